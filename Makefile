@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Everything is built below build/; the sources stay clean. `make help` says what
+# there is to make. The kernel module is built by Kbuild in a directory of its own
+# for every kernel, build/kernel/RELEASE; Kbuild itself is for those who build the
+# module from this directory (dkms).
+
+VERSION := 0.1
+SONAME := libgpamap.so.0
+B := build
+TOP := $(CURDIR)
+
+prefix ?= /usr/local
+bindir ?= $(prefix)/bin
+libdir ?= $(prefix)/lib
+includedir ?= $(prefix)/include
+mandir ?= $(prefix)/share/man
+udevdir ?= $(prefix)/lib/udev/rules.d
+moduledir ?= /lib/modules
+
+# The headers of the running kernel, else the newest installed.
+KDIR ?= $(firstword $(wildcard /lib/modules/$(shell uname -r)/build) \
+	$(shell ls -d /usr/src/linux-headers-*-amd64 2>/dev/null | sort -rV))
+# Of the kernel that KDIR belongs to; empty without one.
+KREL := $(if $(KDIR),$(shell sed -n 's/.*UTS_RELEASE "\(.*\)"/\1/p' \
+	$(KDIR)/include/generated/utsrelease.h 2>/dev/null))
+
+CFLAGS ?= -O2 -g
+WARN := -Wall -Wextra -Wmissing-prototypes -Wstrict-prototypes -Wshadow
+CPPFLAGS_USER := -D_GNU_SOURCE -I$(TOP)/uapi -I$(TOP)/userlib
+CPPFLAGS_CORE := $(CPPFLAGS_USER) -I$(TOP) -I$(TOP)/kmod -I$(TOP)/tools/core \
+	-I$(TOP)/tools
+USER := -std=gnu11 $(WARN) $(CPPFLAGS_USER) -MMD -MP
+# The core is kernel code: callbacks that leave an argument unused are normal.
+CORE := -std=gnu11 $(WARN) -Wno-unused-parameter $(CPPFLAGS_CORE) -MMD -MP
+SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
+	-fno-sanitize-recover=all
+
+# V=1 shows the commands.
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
+
+CORE_SRC := kmod/region.c kmod/flatview.c kmod/diff.c tools/core/host.c
+LIB_SRC := $(wildcard userlib/*.c)
+TOOL_SRC := $(wildcard tools/*.c)
+GVMM_SRC := $(wildcard samples/gvmm/*.c)
+TEST_SRC := $(wildcard selftests/*_test.c)
+TEST_LIB_SRC := $(wildcard selftests/lib/*.c)
+HOST_SRC := $(wildcard selftests/host/*_test.c)
+MODULE_SRC := $(wildcard kmod/*.[ch]) kmod/Kbuild uapi/linux/gpamap.h
+
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
+CORE_OBJ := $(CORE_SRC:%.c=$(B)/%.o)
+TOOL_OBJ := $(TOOL_SRC:%.c=$(B)/%.o)
+GVMM_OBJ := $(GVMM_SRC:%.c=$(B)/%.o)
+TEST_BIN := $(TEST_SRC:selftests/%.c=$(B)/selftests/%)
+TEST_LIB_OBJ := $(TEST_LIB_SRC:%.c=$(B)/%.o)
+HOST_BIN := $(HOST_SRC:selftests/%.c=$(B)/selftests/%)
+SAN_OBJ := $(CORE_SRC:%.c=$(B)/san/%.o) $(LIB_SRC:%.c=$(B)/san/%.o)
+
+all: $(if $(KREL),module,no-module) userlib tools samples tests
+
+help:
+	@echo 'make                  the module (if kernel headers are found), library, tool,'
+	@echo '                      samples and tests, in build/'
+	@echo 'make module           build/gpamap.ko, against KDIR (now $(or $(KDIR),none found))'
+	@echo 'make userlib          libgpamap: shared, static, pkg-config file'
+	@echo 'make tools            the gpamap command'
+	@echo 'make samples          gvmm, a small VMM'
+	@echo 'make tests            test programs'
+	@echo 'make check            install what is needed, run all tests (some minutes)'
+	@echo 'make check-host       only the tests that need no kernel'
+	@echo 'make demo             install what is needed, boot a guest under gvmm'
+	@echo 'make install          DESTDIR, prefix ($(prefix)); the module too if it was built'
+	@echo 'make clean            remove build/'
+	@echo 'Variables: KDIR kernel headers, W=1 more warnings, V=1 show commands,'
+	@echo 'CC CFLAGS LDFLAGS as usual; GPAMAP_CACHE where downloads are kept'
+
+# ---- the module
+
+no-module:
+	@echo 'no kernel headers found: the module is not built (make help)'
+
+module: $(B)/gpamap.ko
+
+ifneq ($(KREL),)
+KBUILD := $(B)/kernel/$(KREL)
+
+# Copied, so that one source can be built for several kernels side by side.
+$(KBUILD)/gpamap.ko: $(MODULE_SRC)
+	$(Q)mkdir -p $(KBUILD)
+	$(Q)cp -p kmod/*.[ch] kmod/Kbuild $(KBUILD)/
+	$(Q)$(MAKE) --no-print-directory -C $(KDIR) M=$(TOP)/$(KBUILD) GPAMAP_TOP=$(TOP) \
+		$(if $(W),W=$(W)) $(if $(V),V=$(V)) modules
+	$(Q)touch $@
+
+# Of the kernel that was built for last.
+$(B)/gpamap.ko: $(KBUILD)/gpamap.ko FORCE
+	$(Q)cmp -s $< $@ || cp $< $@
+else
+$(B)/gpamap.ko:
+	@echo 'no kernel headers: set KDIR, or install the package linux-headers-amd64' >&2
+	@exit 1
+endif
+
+# ---- userspace
+
+userlib: $(B)/libgpamap.so $(B)/libgpamap.a $(B)/libgpamap.pc
+tools: $(B)/gpamap
+samples: $(B)/gvmm
+tests: $(TEST_BIN) $(HOST_BIN)
+
+$(B)/userlib/%.o: userlib/%.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(USER) $(CFLAGS) -fPIC -fvisibility=hidden -c $< -o $@
+
+$(B)/$(SONAME): $(LIB_OBJ) userlib/libgpamap.map
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) \
+		-Wl,--version-script=userlib/libgpamap.map -Wl,-z,defs $(LIB_OBJ) -o $@
+
+$(B)/libgpamap.so: $(B)/$(SONAME)
+	$(Q)ln -sf $(SONAME) $@
+
+$(B)/libgpamap.a: $(LIB_OBJ)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(B)/libgpamap.pc: userlib/libgpamap.pc.in Makefile
+	$(Q)mkdir -p $(@D)
+	$(Q)sed -e 's|@prefix@|$(prefix)|;s|@libdir@|$(libdir)|' \
+		-e 's|@includedir@|$(includedir)|;s|@version@|$(VERSION)|' $< > $@
+
+$(B)/kmod/%.o: kmod/%.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CORE) $(CFLAGS) -c $< -o $@
+
+$(B)/tools/%.o: tools/%.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CORE) $(CFLAGS) -c $< -o $@
+
+$(B)/gpamap: $(TOOL_OBJ) $(CORE_OBJ) $(B)/libgpamap.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ -o $@
+
+$(B)/samples/%.o: samples/%.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(USER) $(CFLAGS) -c $< -o $@
+
+$(B)/gvmm: $(GVMM_OBJ) $(B)/libgpamap.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ -o $@ -lpthread
+
+# ---- tests: those of the machine are static, so that they run anywhere
+
+$(B)/selftests/lib/%.o: selftests/lib/%.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(USER) -I$(TOP)/selftests -I$(TOP)/selftests/lib $(CFLAGS) -c $< -o $@
+
+$(B)/selftests/%_test: selftests/%_test.c $(TEST_LIB_OBJ) $(B)/libgpamap.a
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(USER) -Wno-shadow -I$(TOP)/selftests -I$(TOP)/selftests/lib $(CFLAGS) \
+		-static $(LDFLAGS) $< $(TEST_LIB_OBJ) $(B)/libgpamap.a -o $@ -lpthread
+
+$(B)/san/%.o: %.c
+	$(call say,CC,$< (sanitized))
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CORE) $(SANITIZE) -c $< -o $@
+
+$(B)/selftests/host/%_test: selftests/host/%_test.c $(SAN_OBJ)
+	$(call say,CC,$< (sanitized))
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CORE) -Wno-shadow -I$(TOP)/selftests $(SANITIZE) $< $(SAN_OBJ) -o $@
+
+# Packages first, in a make of its own: what they bring is looked up anew.
+check:
+	$(Q)selftests/deps check
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)selftests/check
+
+check-host: tools userlib $(HOST_BIN)
+	$(Q)selftests/check --host
+
+demo:
+	$(Q)selftests/deps demo
+	$(Q)$(MAKE) --no-print-directory module tools samples
+	$(Q)samples/demo
+
+# ---- install
+
+install: $(if $(wildcard $(B)/kernel/$(KREL)/gpamap.ko),install-module) install-user
+
+install-user: userlib tools
+	$(call say,INSTALL,$(DESTDIR)$(prefix))
+	$(Q)install -d $(addprefix $(DESTDIR),$(bindir) $(libdir)/pkgconfig \
+		$(includedir)/linux $(mandir)/man1 $(mandir)/man7 $(udevdir))
+	$(Q)install -m 755 $(B)/gpamap $(DESTDIR)$(bindir)/
+	$(Q)install -m 644 $(B)/libgpamap.a $(DESTDIR)$(libdir)/
+	$(Q)install -m 755 $(B)/$(SONAME) $(DESTDIR)$(libdir)/$(SONAME).$(VERSION)
+	$(Q)ln -sf $(SONAME).$(VERSION) $(DESTDIR)$(libdir)/$(SONAME)
+	$(Q)ln -sf $(SONAME) $(DESTDIR)$(libdir)/libgpamap.so
+	$(Q)install -m 644 $(B)/libgpamap.pc $(DESTDIR)$(libdir)/pkgconfig/
+	$(Q)install -m 644 userlib/gpamap.h $(DESTDIR)$(includedir)/
+	$(Q)install -m 644 uapi/linux/gpamap.h $(DESTDIR)$(includedir)/linux/
+	$(Q)install -m 644 tools/man/gpamap.1 $(DESTDIR)$(mandir)/man1/
+	$(Q)install -m 644 userlib/man/libgpamap.7 $(DESTDIR)$(mandir)/man7/
+	$(Q)install -m 644 packaging/udev/70-gpamap.rules $(DESTDIR)$(udevdir)/
+
+install-module: module
+	$(call say,INSTALL,$(DESTDIR)$(moduledir)/$(KREL)/updates)
+	$(Q)install -d $(DESTDIR)$(moduledir)/$(KREL)/updates
+	$(Q)install -m 644 $(KBUILD)/gpamap.ko $(DESTDIR)$(moduledir)/$(KREL)/updates/
+	$(Q)$(if $(DESTDIR),,depmod $(KREL))
+
+clean:
+	$(Q)rm -rf $(B)
+
+FORCE:
+.PHONY: all help no-module module userlib tools samples tests check check-host demo \
+	install install-user install-module clean FORCE
+.DELETE_ON_ERROR:
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The code is written for the newest kernel of the range; what older ones lack is
+ * here and nowhere else. Kbuild includes this file in front of every source.
+ */
+#ifndef GPAMAP_COMPAT_H
+#define GPAMAP_COMPAT_H
+
+#include <linux/version.h>
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0) || \
+	LINUX_VERSION_CODE >= KERNEL_VERSION(7, 4, 0)
+#error "gpamap is tested with Linux 6.1 to 7.3"
+#endif
+
+#include <linux/mm.h>
+#include <uapi/linux/kvm.h>
+
+/* Since 6.3: vma->vm_flags is written through helpers. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+static inline void vm_flags_set(struct vm_area_struct *vma, unsigned long flags)
+{
+	vma->vm_flags |= flags;
+}
+#endif
+
+/* Since 6.8: VMs with private memory. Older KVMs answer 0 to what they do not know. */
+#ifndef KVM_CAP_MEMORY_ATTRIBUTES
+#define KVM_CAP_MEMORY_ATTRIBUTES 233
+#endif
+
+#endif /* GPAMAP_COMPAT_H */

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * QUERY: the map as arrays of records.
+ *
+ * Records are made under the lock of the map, all of one call at one generation,
+ * and copied out after it is let go. The distance between two records is the
+ * caller's, so that records may grow in either direction of time.
+ */
+#include <linux/uaccess.h>
+#include "private.h"
+
+/* Each fills @count records if @out is not NULL, and returns their number. */
+
+static int fill_info(struct gpamap *map, struct gpamap_query *cmd, void *out)
+{
+	struct gpamap_info *info = out;
+
+	if (!info)
+		return 1;
+	*info = (struct gpamap_info){
+		.features = GPAMAP_FEATURE_SLOTS,
+		.generation = map->generation,
+		.state = (map->vm ? GPAMAP_STATE_ATTACHED : 0) |
+			 (map->broken ? GPAMAP_STATE_BROKEN : 0),
+		.name_len = GPAMAP_NAME_LEN,
+		.max_regions = GPAMAP_MAX_REGIONS,
+		.max_spaces = GPAMAP_MAX_SPACES,
+		.max_depth = GPAMAP_MAX_DEPTH,
+		.max_ranges = GPAMAP_MAX_RANGES,
+		.max_paths = GPAMAP_MAX_PATHS,
+		.max_ops = GPAMAP_MAX_OPS,
+		.nr_regions = map->tree.nr_regions,
+		.nr_spaces = map->tree.nr_spaces,
+	};
+	if (map->vm) {
+		info->first_slot = map->vm->first_slot;
+		info->nr_slots = map->vm->nr_slots;
+		info->used_slots = map->slots->nr;
+	}
+	return 1;
+}
+
+static int fill_regions(struct gpamap *map, struct gpamap_query *cmd, void *out)
+{
+	struct gpamap_region_info *info = out;
+	struct gpamap_region *region, *root;
+	unsigned long id;
+
+	if (!out)
+		return map->tree.nr_regions;
+	xa_for_each(&map->tree.regions, id, root) {
+		if (root->container)
+			continue;
+		for (region = root; region; region = gpamap_region_next(region)) {
+			*info++ = (struct gpamap_region_info){
+				.id = region->id,
+				.kind = region->kind,
+				.flags = region->flags,
+				.container = region->container ?
+						     region->container->id : 0,
+				.target = region->target ? region->target->id : 0,
+				.prio = region->prio,
+				.at = region->at,
+				.last = region->last,
+				.offset = region->offset,
+				.hva = region->hva,
+			};
+			memcpy(info[-1].name, region->name, sizeof(info->name));
+		}
+	}
+	return info - (struct gpamap_region_info *)out;
+}
+
+static int fill_spaces(struct gpamap *map, struct gpamap_query *cmd, void *out)
+{
+	struct gpamap_space_info *info = out;
+	struct gpamap_space *space;
+	unsigned long id;
+
+	if (!out)
+		return map->tree.nr_spaces;
+	xa_for_each(&map->tree.spaces, id, space) {
+		*info = (struct gpamap_space_info){
+			.id = space->id,
+			.kind = space->kind,
+			.root = space->root->id,
+			.as_id = space->as_id,
+			.nr_ranges = space->view->nr,
+		};
+		memcpy(info->name, space->name, sizeof(info->name));
+		info++;
+	}
+	return info - (struct gpamap_space_info *)out;
+}
+
+static int fill_ranges(struct gpamap *map, struct gpamap_query *cmd, void *out)
+{
+	struct gpamap_space *space = gpamap_tree_space(&map->tree, cmd->space);
+	struct gpamap_range_info *info = out;
+	u32 i;
+
+	if (!space)
+		return -ENOENT;
+	for (i = 0; out && i < space->view->nr; i++) {
+		const struct gpamap_range *range = &space->view->ranges[i];
+
+		info[i] = (struct gpamap_range_info){
+			.start = range->start,
+			.last = range->last,
+			.offset = range->offset,
+			.region = range->region->id,
+			.kind = range->region->kind,
+			.flags = range->flags,
+			.prio = range->region->prio,
+		};
+	}
+	return space->view->nr;
+}
+
+static int fill_slots(struct gpamap *map, struct gpamap_query *cmd, void *out)
+{
+	struct gpamap_slot_info *info = out;
+	u32 i;
+
+	if (!map->slots)
+		return 0;
+	for (i = 0; out && i < map->slots->nr; i++) {
+		const struct gpamap_slot *slot = &map->slots->slots[i];
+
+		info[i] = (struct gpamap_slot_info){
+			.gpa = slot->gpa,
+			.npages = slot->npages,
+			.hva = slot->hva,
+			.region = slot->region,
+			.slot = slot->id,
+			.flags = slot->readonly ? KVM_MEM_READONLY : 0,
+		};
+	}
+	return map->slots->nr;
+}
+
+static const struct {
+	u32 size;		/* of a record as this kernel knows it */
+	u32 min_size;		/* of its first version */
+	int (*fill)(struct gpamap *map, struct gpamap_query *cmd, void *out);
+} queries[] = {
+	[GPAMAP_QUERY_INFO] = { sizeof(struct gpamap_info),
+		offsetofend(struct gpamap_info, __reserved), fill_info },
+	[GPAMAP_QUERY_REGIONS] = { sizeof(struct gpamap_region_info),
+		offsetofend(struct gpamap_region_info, name), fill_regions },
+	[GPAMAP_QUERY_SPACES] = { sizeof(struct gpamap_space_info),
+		offsetofend(struct gpamap_space_info, name), fill_spaces },
+	[GPAMAP_QUERY_RANGES] = { sizeof(struct gpamap_range_info),
+		offsetofend(struct gpamap_range_info, prio), fill_ranges },
+	[GPAMAP_QUERY_SLOTS] = { sizeof(struct gpamap_slot_info),
+		offsetofend(struct gpamap_slot_info, __reserved), fill_slots },
+};
+
+static int copy_records(const struct gpamap_query *cmd, const void *records, u32 size)
+{
+	u32 known = min(size, cmd->record_size);
+	u64 to = cmd->records;
+	u32 i;
+
+	for (i = 0; i < cmd->count; i++, to += cmd->record_size, records += size) {
+		cond_resched();
+		if (copy_to_user(u64_to_user_ptr(to), records, known) ||
+		    clear_user(u64_to_user_ptr(to + known), cmd->record_size - known))
+			return -EFAULT;
+	}
+	return 0;
+}
+
+/* The records of @cmd in one array, which the caller frees with kvfree(). */
+static int make_records(struct gpamap *map, struct gpamap_query *cmd, u32 what,
+			void **records)
+{
+	u32 room = cmd->count;
+	int n;
+
+	lockdep_assert_held(&map->lock);
+
+	cmd->out_generation = map->generation;
+	n = queries[what].fill(map, cmd, NULL);
+	if (n < 0)
+		return n;
+	cmd->count = n;
+	if (n > room)
+		return -EMSGSIZE;
+	*records = kvcalloc(n, queries[what].size, GFP_KERNEL_ACCOUNT);
+	if (!*records)
+		return -ENOMEM;
+	queries[what].fill(map, cmd, *records);
+	return 0;
+}
+
+int gpamap_query(struct gpamap *map, void *arg)
+{
+	struct gpamap_query *cmd = arg;
+	void *records = NULL;
+	u32 what = cmd->what;
+	int rc;
+
+	if (cmd->flags || what >= ARRAY_SIZE(queries))
+		return -EOPNOTSUPP;
+	what = array_index_nospec(what, ARRAY_SIZE(queries));
+	if (!queries[what].fill)
+		return -EOPNOTSUPP;
+	if (cmd->record_size < queries[what].min_size || cmd->record_size % 8 ||
+	    (cmd->space && what != GPAMAP_QUERY_RANGES))
+		return -EINVAL;
+	if (cmd->record_size > PAGE_SIZE)
+		return -E2BIG;
+
+	rc = mutex_lock_killable(&map->lock);
+	if (rc)
+		return rc;
+	rc = make_records(map, cmd, what, &records);
+	mutex_unlock(&map->lock);
+	if (!rc)
+		rc = copy_records(cmd, records, queries[what].size);
+	kvfree(records);
+	return rc;
+}

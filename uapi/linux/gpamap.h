@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * gpamap: the guest-physical-address map of a KVM virtual machine.
+ */
+#ifndef _UAPI_LINUX_GPAMAP_H
+#define _UAPI_LINUX_GPAMAP_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/**
+ * DOC: General format
+ *
+ * Every open file of /dev/gpamap is one *map*: a graph of regions, the address
+ * spaces that look at it, their flat views, and at most one KVM VM whose
+ * memslots follow a view. Region ids and space ids are chosen by the caller,
+ * are above 0 and belong to the open file.
+ *
+ * Every ioctl takes a pointer to its own structure. The first member is @size,
+ * set by the caller to sizeof() of the structure it was built with. A caller
+ * from the future may pass a larger structure if the part that this kernel does
+ * not know is zero; one from the past may pass a smaller one if it holds all
+ * members of the first version. The second member is @flags; bits that are not
+ * described must be zero, and so must every member named __reserved. Members
+ * whose name starts with out\_ are written by the kernel.
+ *
+ * Addresses are guest-physical (gpa) or of the caller's own memory (hva), in
+ * bytes. A member named last is inclusive, so that a region may be 2^64 bytes
+ * long; npages counts pages of the host's base page size.
+ *
+ * Errors, the same for every command:
+ *
+ *  - ENOTTY: unknown command.
+ *  - EINVAL: malformed: a structure too short, a spare member not zero, a
+ *    member set that the operation does not use, a bad combination.
+ *  - E2BIG: bytes or members from the future are not zero.
+ *  - EOPNOTSUPP: a known member holds a value or flag that is not supported.
+ *  - EBADF: a file descriptor is not open.
+ *  - ENOENT: no object with that id.
+ *  - EEXIST: the id, or the place, is taken.
+ *  - EBUSY: in use, cannot be changed now.
+ *  - EOVERFLOW: address arithmetic would wrap.
+ *  - ELOOP: a cycle, or deeper than GPAMAP_MAX_DEPTH.
+ *  - ENOSPC: a limit of the map is reached: regions, spaces, operations,
+ *    flat ranges, paths, or the memslots given to it.
+ *  - EMSGSIZE: an array is too short; the needed count is returned.
+ *  - EIO: the map is broken, or the caller is not the process that owns the VM.
+ *  - ENOMEM, EFAULT, EINTR: as usual. EINTR is only given to a killed process.
+ *
+ * A command that fails has changed nothing, save that GPAMAP_APPLY and
+ * GPAMAP_QUERY write the out\_ members that explain the failure.
+ *
+ * Since version 0.1 unless said otherwise.
+ */
+
+#define GPAMAP_TYPE 'G'
+
+enum {
+	GPAMAP_CMD_BASE = 0xa0,
+	GPAMAP_CMD_ATTACH = GPAMAP_CMD_BASE,
+	GPAMAP_CMD_DETACH,
+	GPAMAP_CMD_APPLY,
+	GPAMAP_CMD_QUERY,
+};
+
+/* The limits of this version. GPAMAP_QUERY_INFO tells those of the kernel. */
+#define GPAMAP_NAME_LEN 64	/* bytes of a name, with its closing zero */
+#define GPAMAP_MAX_REGIONS 16384	/* regions of a map */
+#define GPAMAP_MAX_SPACES 64	/* address spaces of a map */
+#define GPAMAP_MAX_DEPTH 64	/* regions on a path, from the root down */
+#define GPAMAP_MAX_RANGES 65536	/* flat ranges of one view */
+#define GPAMAP_MAX_PATHS 262144	/* ways from a root to the regions below it */
+#define GPAMAP_MAX_OPS 16384	/* operations of one batch */
+
+/* out_failed_op when no single operation is to blame. */
+#define GPAMAP_NO_OP 0xffffffffU
+
+/**
+ * struct gpamap_attach - ioctl(GPAMAP_ATTACH)
+ * @size: sizeof(struct gpamap_attach)
+ * @flags: Must be 0
+ * @vm_fd: File descriptor of the KVM VM (what KVM_CREATE_VM returned)
+ * @first_slot: The first memslot id that belongs to the map
+ * @nr_slots: How many ids from @first_slot on; 0 for all that KVM has
+ * @__reserved: Must be 0
+ *
+ * Binds the map to a VM of the calling process and creates the memslots that
+ * the view of the map's memory space calls for. From then on the slot ids of
+ * the range belong to the map: the caller must not have used any of them and
+ * must leave them alone. Slots outside the range stay the caller's; one that
+ * lies where a slot of the map is to be is an error at the commit (EEXIST).
+ *
+ * The map holds the VM file until GPAMAP_DETACH or until the map is closed, so
+ * the VM is destroyed no sooner. Closing the map leaves the slots as they are.
+ *
+ * Errors: EBADF @vm_fd is not open. EINVAL @vm_fd is not a KVM VM, or the slot
+ * range does not fit into KVM's. EIO the VM belongs to another process.
+ * EBUSY the map has a VM, or the VM has a map. EOPNOTSUPP the VM has private
+ * memory, or there is read-only memory in the view and KVM lacks
+ * KVM_CAP_READONLY_MEM. ENOSPC the range has too few slots. EEXIST a slot of
+ * the caller is in the way. EINVAL memory in the view has no host memory or
+ * lies on another offset in its page than the host memory.
+ */
+struct gpamap_attach {
+	__u32 size;
+	__u32 flags;
+	__s32 vm_fd;
+	__u32 first_slot;
+	__u32 nr_slots;
+	__u32 __reserved;
+};
+#define GPAMAP_ATTACH _IO(GPAMAP_TYPE, GPAMAP_CMD_ATTACH)
+
+/**
+ * struct gpamap_detach - ioctl(GPAMAP_DETACH)
+ * @size: sizeof(struct gpamap_detach)
+ * @flags: Must be 0
+ *
+ * Deletes the memslots of the map and lets the VM go. The regions and views
+ * stay; the map can be attached again, to this VM or to another.
+ *
+ * Errors: ENOENT no VM is attached. EIO the map is broken, or the VM belongs to
+ * another process.
+ */
+struct gpamap_detach {
+	__u32 size;
+	__u32 flags;
+};
+#define GPAMAP_DETACH _IO(GPAMAP_TYPE, GPAMAP_CMD_DETACH)
+
+/**
+ * enum gpamap_region_kind - What a region is
+ * @GPAMAP_REGION_CONTAINER: Only holds other regions; a hole where they are not
+ * @GPAMAP_REGION_RAM: Memory of the host
+ * @GPAMAP_REGION_ROM: Memory of the host that the guest cannot write
+ * @GPAMAP_REGION_IO: Accesses leave to the VMM (KVM_EXIT_MMIO)
+ * @GPAMAP_REGION_ALIAS: A window onto another region
+ */
+enum gpamap_region_kind {
+	GPAMAP_REGION_CONTAINER = 1,
+	GPAMAP_REGION_RAM = 2,
+	GPAMAP_REGION_ROM = 3,
+	GPAMAP_REGION_IO = 4,
+	GPAMAP_REGION_ALIAS = 5,
+};
+
+/**
+ * enum gpamap_region_flags - Properties of a region, or of a flat range
+ * @GPAMAP_REGION_READONLY: What is seen through this region cannot be written
+ * @GPAMAP_REGION_DISABLED: The region and all below it are not seen
+ */
+enum gpamap_region_flags {
+	GPAMAP_REGION_READONLY = 1 << 0,
+	GPAMAP_REGION_DISABLED = 1 << 1,
+};
+
+/**
+ * enum gpamap_space_kind - What stands behind an address space
+ * @GPAMAP_SPACE_MEMORY: The guest-physical memory of the attached VM
+ * @GPAMAP_SPACE_IO: The ports of the attached VM (not supported yet)
+ * @GPAMAP_SPACE_VIEW: Nothing: a view to look at
+ */
+enum gpamap_space_kind {
+	GPAMAP_SPACE_MEMORY = 1,
+	GPAMAP_SPACE_IO = 2,
+	GPAMAP_SPACE_VIEW = 3,
+};
+
+/**
+ * enum gpamap_op_code - Operations of a batch
+ * @GPAMAP_OP_REGION: Make region @id of @kind, @last and @name, detached. Takes
+ *	@flags; @hva for ram and rom; @ref (the target) and @offset for an alias.
+ *	EEXIST the id is taken; ENOENT no such target; EOPNOTSUPP unknown kind or
+ *	flag; EOVERFLOW @hva + @last wraps; ELOOP too deep; ENOSPC
+ *	GPAMAP_MAX_REGIONS reached; EINVAL a bad name.
+ * @GPAMAP_OP_ADD: Attach region @id to container @ref at offset @at with
+ *	priority @prio. Among equal priorities the last attached is seen. Any
+ *	region but an alias may hold others, and covers itself where they are not.
+ *	EBUSY @id has a container; EINVAL @ref is an alias; ELOOP a cycle or too
+ *	deep.
+ * @GPAMAP_OP_DEL: Detach region @id from its container. ENOENT it has none.
+ * @GPAMAP_OP_DESTROY: Forget region @id. EBUSY it is attached, holds others, is
+ *	the target of an alias or the root of a space.
+ * @GPAMAP_OP_SET: Change what @mask (enum gpamap_set_mask) names. A changed @at
+ *	or @prio attaches the region anew, above its equals; the same value
+ *	changes nothing. ENOENT @at or @prio of a region with no container;
+ *	EINVAL empty mask, or offset of a region that is no alias.
+ * @GPAMAP_OP_SPACE: Make space @id of @kind and @name that looks at region @ref.
+ *	EEXIST the id is taken, or there is a memory space for that @as_id;
+ *	EOPNOTSUPP a kind or KVM address space that is not supported; ENOSPC
+ *	GPAMAP_MAX_SPACES reached.
+ * @GPAMAP_OP_SPACE_DESTROY: Forget space @id and, with a memory space, delete
+ *	its slots.
+ */
+enum gpamap_op_code {
+	GPAMAP_OP_REGION = 1,
+	GPAMAP_OP_ADD = 2,
+	GPAMAP_OP_DEL = 3,
+	GPAMAP_OP_DESTROY = 4,
+	GPAMAP_OP_SET = 5,
+	GPAMAP_OP_SPACE = 6,
+	GPAMAP_OP_SPACE_DESTROY = 7,
+};
+
+/**
+ * enum gpamap_set_mask - What GPAMAP_OP_SET changes
+ * @GPAMAP_SET_ENABLED: GPAMAP_REGION_DISABLED, to its value in op.flags
+ * @GPAMAP_SET_READONLY: GPAMAP_REGION_READONLY, to its value in op.flags
+ * @GPAMAP_SET_AT: The offset in the container, to op.at
+ * @GPAMAP_SET_PRIO: The priority in the container, to op.prio
+ * @GPAMAP_SET_OFFSET: Where an alias's window begins in its target, to op.offset
+ */
+enum gpamap_set_mask {
+	GPAMAP_SET_ENABLED = 1 << 0,
+	GPAMAP_SET_READONLY = 1 << 1,
+	GPAMAP_SET_AT = 1 << 2,
+	GPAMAP_SET_PRIO = 1 << 3,
+	GPAMAP_SET_OFFSET = 1 << 4,
+};
+
+/**
+ * struct gpamap_op - One operation of a batch
+ * @code: enum gpamap_op_code
+ * @id: The region, or the space, that it is about; above 0
+ * @mask: enum gpamap_set_mask (SET)
+ * @flags: enum gpamap_region_flags (REGION, SET)
+ * @kind: enum gpamap_region_kind (REGION) or enum gpamap_space_kind (SPACE)
+ * @ref: Region: target of an alias (REGION), container (ADD), root (SPACE)
+ * @prio: Priority, signed, compared inside one container only (ADD, SET)
+ * @as_id: KVM address space id of a memory space (SPACE); 0 is supported
+ * @at: Offset in the container (ADD, SET). What reaches beyond the container, or
+ *	beyond 2^64, is cut
+ * @last: Length - 1 in bytes (REGION)
+ * @offset: Where an alias's window begins in its target (REGION, SET)
+ * @hva: Host memory, in the process that owns the VM, of ram and rom (REGION);
+ *	0 for none: such memory cannot stand in a memory space of an attached map
+ * @name: Zero-terminated and zero-filled, without control characters and double
+ *	quotes; may be empty, need not be unique (REGION, SPACE)
+ *
+ * Members that an operation does not use must be zero (EINVAL).
+ */
+struct gpamap_op {
+	__u32 code;
+	__u32 id;
+	__u32 mask;
+	__u32 flags;
+	__u32 kind;
+	__u32 ref;
+	__s32 prio;
+	__u32 as_id;
+	__aligned_u64 at;
+	__aligned_u64 last;
+	__aligned_u64 offset;
+	__aligned_u64 hva;
+	__u8 name[GPAMAP_NAME_LEN];
+};
+
+/**
+ * struct gpamap_apply - ioctl(GPAMAP_APPLY)
+ * @size: sizeof(struct gpamap_apply)
+ * @flags: Must be 0
+ * @ops: Pointer to @nr_ops operations
+ * @nr_ops: At most GPAMAP_MAX_OPS; 0 does nothing
+ * @op_size: sizeof(struct gpamap_op): the distance from one to the next
+ * @out_failed_op: On an error, the index in @ops of the operation to blame, or
+ *	GPAMAP_NO_OP
+ * @__reserved: Must be 0
+ * @out_generation: On success, the map's generation after the call. It rises by
+ *	one with every commit that changes a view or the set of spaces
+ *
+ * Applies the operations in order, as one transaction: either all are done and
+ * views and memslots follow, or nothing has changed. Only the result counts,
+ * what lies between is never rendered. In this version vCPUs that run meanwhile
+ * can see the memslots half changed.
+ *
+ * Errors: those of the operations (enum gpamap_op_code). Those of the result,
+ * for which the operation that brought it about is named: ENOSPC a view has more
+ * than GPAMAP_MAX_RANGES flat ranges, a root leads to regions in more than
+ * GPAMAP_MAX_PATHS ways, or there are too few memslots; and, while a VM is
+ * attached, EINVAL, EOPNOTSUPP and EEXIST as with GPAMAP_ATTACH, EIO for
+ * another process than the VM's. EIO the map is broken: an earlier roll-back
+ * failed; only QUERY and close are left.
+ */
+struct gpamap_apply {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 ops;
+	__u32 nr_ops;
+	__u32 op_size;
+	__u32 out_failed_op;
+	__u32 __reserved;
+	__aligned_u64 out_generation;
+};
+#define GPAMAP_APPLY _IO(GPAMAP_TYPE, GPAMAP_CMD_APPLY)
+
+/**
+ * enum gpamap_query_what - What GPAMAP_QUERY returns
+ * @GPAMAP_QUERY_INFO: One struct gpamap_info
+ * @GPAMAP_QUERY_REGIONS: struct gpamap_region_info of all regions. Each is
+ *	followed by those that it holds, the most visible first; regions without
+ *	container come in the order of their ids
+ * @GPAMAP_QUERY_SPACES: struct gpamap_space_info of all spaces, by id
+ * @GPAMAP_QUERY_RANGES: struct gpamap_range_info of the view of @space, by
+ *	address
+ * @GPAMAP_QUERY_SLOTS: struct gpamap_slot_info of all memslots of the map, by
+ *	address
+ */
+enum gpamap_query_what {
+	GPAMAP_QUERY_INFO = 1,
+	GPAMAP_QUERY_REGIONS = 2,
+	GPAMAP_QUERY_SPACES = 3,
+	GPAMAP_QUERY_RANGES = 4,
+	GPAMAP_QUERY_SLOTS = 5,
+};
+
+/**
+ * struct gpamap_query - ioctl(GPAMAP_QUERY)
+ * @size: sizeof(struct gpamap_query)
+ * @flags: Must be 0
+ * @what: enum gpamap_query_what
+ * @space: Id of the space (RANGES); 0 with all others
+ * @records: Pointer to room for @count records
+ * @record_size: sizeof() of the record the caller was built with: the distance
+ *	from one to the next. What the kernel does not know is filled with zero,
+ *	what the caller does not know is left out. A multiple of 8
+ * @count: In: how many records there is room for. Out: how many there are
+ * @out_generation: The map's generation that the records belong to
+ *
+ * Errors: EOPNOTSUPP unknown @what. EINVAL @record_size is no multiple of 8 or
+ * shorter than the first version's. ENOENT no such space. EMSGSIZE @count is too
+ * small; it then holds the needed number and @records is not written.
+ */
+struct gpamap_query {
+	__u32 size;
+	__u32 flags;
+	__u32 what;
+	__u32 space;
+	__aligned_u64 records;
+	__u32 record_size;
+	__u32 count;
+	__aligned_u64 out_generation;
+};
+#define GPAMAP_QUERY _IO(GPAMAP_TYPE, GPAMAP_CMD_QUERY)
+
+/**
+ * enum gpamap_features - Bits of gpamap_info.features
+ * @GPAMAP_FEATURE_SLOTS: The memslots of a VM follow a memory space
+ */
+enum gpamap_features {
+	GPAMAP_FEATURE_SLOTS = 1 << 0,
+};
+
+/**
+ * enum gpamap_state - Bits of gpamap_info.state
+ * @GPAMAP_STATE_ATTACHED: A VM is attached
+ * @GPAMAP_STATE_BROKEN: A roll-back failed: memslots and view disagree, the map
+ *	answers EIO
+ */
+enum gpamap_state {
+	GPAMAP_STATE_ATTACHED = 1 << 0,
+	GPAMAP_STATE_BROKEN = 1 << 1,
+};
+
+/**
+ * struct gpamap_info - The map as a whole (GPAMAP_QUERY_INFO)
+ * @features: enum gpamap_features
+ * @generation: See struct gpamap_apply
+ * @state: enum gpamap_state
+ * @name_len: GPAMAP_NAME_LEN
+ * @max_regions: GPAMAP_MAX_REGIONS
+ * @max_spaces: GPAMAP_MAX_SPACES
+ * @max_depth: GPAMAP_MAX_DEPTH
+ * @max_ranges: GPAMAP_MAX_RANGES
+ * @max_paths: GPAMAP_MAX_PATHS
+ * @max_ops: GPAMAP_MAX_OPS
+ * @nr_regions: Regions that the map has
+ * @nr_spaces: Spaces that the map has
+ * @first_slot: The first memslot id of the map, while a VM is attached
+ * @nr_slots: Memslot ids that the map may use, while a VM is attached
+ * @used_slots: Memslots that the map has
+ * @__reserved: 0
+ */
+struct gpamap_info {
+	__aligned_u64 features;
+	__aligned_u64 generation;
+	__u32 state;
+	__u32 name_len;
+	__u32 max_regions;
+	__u32 max_spaces;
+	__u32 max_depth;
+	__u32 max_ranges;
+	__u32 max_paths;
+	__u32 max_ops;
+	__u32 nr_regions;
+	__u32 nr_spaces;
+	__u32 first_slot;
+	__u32 nr_slots;
+	__u32 used_slots;
+	__u32 __reserved;
+};
+
+/**
+ * struct gpamap_region_info - A region (GPAMAP_QUERY_REGIONS)
+ * @id: Its id
+ * @kind: enum gpamap_region_kind
+ * @flags: enum gpamap_region_flags
+ * @container: Id of the region that holds it; 0 for none
+ * @target: Id of the target of an alias; else 0
+ * @prio: Its priority; after GPAMAP_OP_DEL the one it had
+ * @at: Its offset in its container; after GPAMAP_OP_DEL the one it had
+ * @last: Its length - 1
+ * @offset: Where an alias's window begins in its target
+ * @hva: Its host memory; 0 for none
+ * @name: Its name, zero-filled
+ */
+struct gpamap_region_info {
+	__u32 id;
+	__u32 kind;
+	__u32 flags;
+	__u32 container;
+	__u32 target;
+	__s32 prio;
+	__aligned_u64 at;
+	__aligned_u64 last;
+	__aligned_u64 offset;
+	__aligned_u64 hva;
+	__u8 name[GPAMAP_NAME_LEN];
+};
+
+/**
+ * struct gpamap_space_info - An address space (GPAMAP_QUERY_SPACES)
+ * @id: Its id
+ * @kind: enum gpamap_space_kind
+ * @root: Id of the region that it looks at
+ * @as_id: KVM address space id of a memory space
+ * @nr_ranges: Flat ranges of its view
+ * @__reserved: 0
+ * @name: Its name, zero-filled
+ */
+struct gpamap_space_info {
+	__u32 id;
+	__u32 kind;
+	__u32 root;
+	__u32 as_id;
+	__u32 nr_ranges;
+	__u32 __reserved;
+	__u8 name[GPAMAP_NAME_LEN];
+};
+
+/**
+ * struct gpamap_range_info - A flat range (GPAMAP_QUERY_RANGES)
+ * @start: First address
+ * @last: Last address
+ * @offset: Offset of @start in the region
+ * @region: Id of the region that is seen here
+ * @kind: The region's kind, enum gpamap_region_kind
+ * @flags: enum gpamap_region_flags, or-ed along the path to the region
+ * @prio: The region's own priority
+ */
+struct gpamap_range_info {
+	__aligned_u64 start;
+	__aligned_u64 last;
+	__aligned_u64 offset;
+	__u32 region;
+	__u32 kind;
+	__u32 flags;
+	__s32 prio;
+};
+
+/**
+ * struct gpamap_slot_info - A memslot (GPAMAP_QUERY_SLOTS)
+ * @gpa: First guest-physical address
+ * @npages: Length in pages
+ * @hva: Host memory
+ * @region: Id of the region it shows
+ * @slot: KVM's slot number: address space id << 16 | id
+ * @flags: KVM_MEM_READONLY or 0, as in struct kvm_userspace_memory_region
+ * @__reserved: 0
+ */
+struct gpamap_slot_info {
+	__aligned_u64 gpa;
+	__aligned_u64 npages;
+	__aligned_u64 hva;
+	__u32 region;
+	__u32 slot;
+	__u32 flags;
+	__u32 __reserved;
+};
+
+#endif /* _UAPI_LINUX_GPAMAP_H */

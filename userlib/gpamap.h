@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR MIT */
+/*
+ * libgpamap: the guest-physical-address map of a KVM virtual machine.
+ *
+ * A map is an open file of /dev/gpamap. A VMM describes its guest's memory in
+ * batches of operations; the kernel flattens the tree of regions and keeps the
+ * memslots of the VM in step. <linux/gpamap.h> defines what regions, spaces and
+ * operations are; this library adds memory management, nothing else: every
+ * function that ends in an ioctl makes exactly one.
+ *
+ * Errors: every function that can fail returns 0 or a negative errno value and
+ * leaves errno and the standard streams alone. The meaning of each value is in
+ * <linux/gpamap.h>. -ENOMEM from any function also means that this process is out
+ * of memory. A function that fails has changed nothing.
+ *
+ * Threads: a struct gpamap may be used by several threads at once, the kernel
+ * orders their calls. A struct gpamap_batch or gpamap_mapfile may be used by one
+ * at a time. Pointers must not be NULL unless said otherwise; _free and _close
+ * take NULL and do nothing.
+ *
+ * Since 0.1 unless said otherwise.
+ */
+#ifndef GPAMAP_H
+#define GPAMAP_H
+
+#include <linux/gpamap.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define GPAMAP_API __attribute__((visibility("default")))
+
+/** The version of this header: major << 16 | minor. */
+#define GPAMAP_VERSION (0 << 16 | 1)
+
+/** The version of the library that runs, as GPAMAP_VERSION. */
+GPAMAP_API uint32_t gpamap_version(void);
+
+/* ---- maps ------------------------------------------------------------- */
+
+/** A map; made by gpamap_open(), ended by gpamap_close(). */
+struct gpamap;
+
+/**
+ * Makes an empty map.
+ * @out: receives the map, which the caller owns.
+ *
+ * -ENOENT: no /dev/gpamap (the module is not loaded); -EACCES: no right to it.
+ */
+GPAMAP_API int gpamap_open(struct gpamap **out);
+
+/**
+ * Uses the map behind @fd, for instance one that another process passed on to be
+ * looked at. The library takes over @fd: gpamap_close() closes it.
+ *
+ * -ENOTTY: @fd is not a map; it stays the caller's, as on every error.
+ */
+GPAMAP_API int gpamap_from_fd(int fd, struct gpamap **out);
+
+/**
+ * Closes the map. The memslots of an attached VM stay as they are, for the guest
+ * may still run; call gpamap_detach() first to have them deleted.
+ */
+GPAMAP_API void gpamap_close(struct gpamap *map);
+
+/** The file descriptor of the map; it stays the library's. */
+GPAMAP_API int gpamap_fd(const struct gpamap *map);
+
+/**
+ * Binds the map to a KVM VM of this process and creates its memslots; see struct
+ * gpamap_attach for the rules and errors.
+ * @vm_fd: what KVM_CREATE_VM returned; it may be closed afterwards.
+ * @first_slot: first memslot id that the map may use.
+ * @nr_slots: how many from there on; 0 for all that KVM has.
+ */
+GPAMAP_API int gpamap_attach(struct gpamap *map, int vm_fd, uint32_t first_slot,
+			     uint32_t nr_slots);
+
+/** Deletes the memslots and lets the VM go; -ENOENT if there is none, -EIO. */
+GPAMAP_API int gpamap_detach(struct gpamap *map);
+
+/* ---- batches ---------------------------------------------------------- */
+
+/**
+ * A list of operations that are applied as one transaction.
+ *
+ * The functions that add to it return -ENOMEM, or -EINVAL for a name that is too
+ * long. The first such error is kept and returned by gpamap_apply(), so a caller
+ * may ignore it until then. Everything else is checked by gpamap_apply().
+ */
+struct gpamap_batch;
+
+/** Makes an empty batch, which the caller owns. -ENOMEM. */
+GPAMAP_API int gpamap_batch_new(struct gpamap_batch **out);
+GPAMAP_API void gpamap_batch_free(struct gpamap_batch *batch);
+/** Empties the batch and forgets a kept error; its memory stays for reuse. */
+GPAMAP_API void gpamap_batch_reset(struct gpamap_batch *batch);
+/** How many operations there are. */
+GPAMAP_API uint32_t gpamap_batch_count(const struct gpamap_batch *batch);
+/** Operation @index, valid until the batch is changed; NULL past the end. */
+GPAMAP_API const struct gpamap_op *gpamap_batch_get(const struct gpamap_batch *batch,
+						    uint32_t index);
+
+/** Appends a copy of any operation. */
+GPAMAP_API int gpamap_batch_op(struct gpamap_batch *batch, const struct gpamap_op *op);
+
+/**
+ * Make region @id, enabled, writable and detached. @last is its length - 1;
+ * @name may be NULL for none, else at most GPAMAP_NAME_LEN - 1 bytes.
+ */
+GPAMAP_API int gpamap_batch_container(struct gpamap_batch *batch, uint32_t id,
+				      const char *name, uint64_t last);
+/** @mem: host memory of this process, @last + 1 bytes, to stay mapped. */
+GPAMAP_API int gpamap_batch_ram(struct gpamap_batch *batch, uint32_t id,
+				const char *name, uint64_t last, const void *mem);
+/** As gpamap_batch_ram(); the guest cannot write it. */
+GPAMAP_API int gpamap_batch_rom(struct gpamap_batch *batch, uint32_t id,
+				const char *name, uint64_t last, const void *mem);
+/** Accesses leave to the VMM as KVM_EXIT_MMIO. */
+GPAMAP_API int gpamap_batch_io(struct gpamap_batch *batch, uint32_t id,
+			       const char *name, uint64_t last);
+/** A window of @last + 1 bytes onto region @target, from its byte @offset on. */
+GPAMAP_API int gpamap_batch_alias(struct gpamap_batch *batch, uint32_t id,
+				  const char *name, uint64_t last, uint32_t target,
+				  uint64_t offset);
+
+/** Attach region @id to @container at offset @at; among equals the last is seen. */
+GPAMAP_API int gpamap_batch_add(struct gpamap_batch *batch, uint32_t id,
+				uint32_t container, uint64_t at, int32_t prio);
+/** Detach region @id from its container. */
+GPAMAP_API int gpamap_batch_del(struct gpamap_batch *batch, uint32_t id);
+/** Forget region @id, which must be detached, empty and nobody's target. */
+GPAMAP_API int gpamap_batch_destroy(struct gpamap_batch *batch, uint32_t id);
+
+/** Show or hide region @id and all below it. */
+GPAMAP_API int gpamap_batch_set_enabled(struct gpamap_batch *batch, uint32_t id,
+					bool enabled);
+/** Make what is seen through region @id read-only, or writable again. */
+GPAMAP_API int gpamap_batch_set_readonly(struct gpamap_batch *batch, uint32_t id,
+					 bool readonly);
+/** Move region @id in its container; it comes to lie above its equals. */
+GPAMAP_API int gpamap_batch_set_at(struct gpamap_batch *batch, uint32_t id,
+				   uint64_t at);
+/** Change the priority; the region comes to lie above its new equals. */
+GPAMAP_API int gpamap_batch_set_prio(struct gpamap_batch *batch, uint32_t id,
+				     int32_t prio);
+/** Move the window of alias @id in its target. */
+GPAMAP_API int gpamap_batch_set_offset(struct gpamap_batch *batch, uint32_t id,
+				       uint64_t offset);
+
+/** Make space @id, an enum gpamap_space_kind, that looks at region @root. */
+GPAMAP_API int gpamap_batch_space(struct gpamap_batch *batch, uint32_t id,
+				  const char *name, uint32_t kind, uint32_t root);
+GPAMAP_API int gpamap_batch_space_destroy(struct gpamap_batch *batch, uint32_t id);
+
+/**
+ * Applies the batch as one transaction: all of it, or nothing. The batch stays as
+ * it is.
+ * @failed: receives the index of the operation that is to blame for an error, or
+ *	GPAMAP_NO_OP; may be NULL.
+ *
+ * Errors: an error kept by the batch; those of struct gpamap_apply.
+ */
+GPAMAP_API int gpamap_apply(struct gpamap *map, const struct gpamap_batch *batch,
+			    uint32_t *failed);
+
+/**
+ * What @err, a negative errno value that applying @op gave, means, as a sentence
+ * without its end. Never NULL; static storage. @op may be NULL.
+ */
+GPAMAP_API const char *gpamap_op_error(const struct gpamap_op *op, int err);
+
+/* ---- queries ---------------------------------------------------------- */
+
+/** The map as a whole. */
+GPAMAP_API int gpamap_query_info(struct gpamap *map, struct gpamap_info *out);
+
+/**
+ * The regions, spaces, ranges of a space's view, or memslots; see enum
+ * gpamap_query_what for their order.
+ * @out: receives an array that the caller frees with free(); never NULL.
+ * @nr: receives the number of its elements.
+ *
+ * -ENOENT: no such space (ranges only).
+ */
+GPAMAP_API int gpamap_query_regions(struct gpamap *map,
+				    struct gpamap_region_info **out, uint32_t *nr);
+GPAMAP_API int gpamap_query_spaces(struct gpamap *map,
+				   struct gpamap_space_info **out, uint32_t *nr);
+GPAMAP_API int gpamap_query_ranges(struct gpamap *map, uint32_t space,
+				   struct gpamap_range_info **out, uint32_t *nr);
+GPAMAP_API int gpamap_query_slots(struct gpamap *map, struct gpamap_slot_info **out,
+				  uint32_t *nr);
+
+/* ---- map files -------------------------------------------------------- */
+
+/** A text file of operations that is being read. */
+struct gpamap_mapfile;
+
+enum gpamap_mapfile_item {
+	GPAMAP_MAPFILE_END = 0,		/**< the end of the file */
+	GPAMAP_MAPFILE_OP = 1,		/**< an operation */
+	GPAMAP_MAPFILE_COMMIT = 2,	/**< apply what came since the last one */
+};
+
+/**
+ * Opens a map file for reading. Spaces get the ids 1, 2, ... in their order.
+ * Errors: -ENOMEM and those of open(2).
+ */
+GPAMAP_API int gpamap_mapfile_open(const char *path, struct gpamap_mapfile **out);
+GPAMAP_API void gpamap_mapfile_close(struct gpamap_mapfile *file);
+
+/**
+ * Reads on to the next operation or commit.
+ * @op: receives the operation.
+ *
+ * Returns an enum gpamap_mapfile_item; -EINVAL for a line that is malformed,
+ * -EOPNOTSUPP for one that this version does not support (gpamap_mapfile_error()
+ * says what is wrong), -ENOMEM, -EIO, -EISDIR.
+ */
+GPAMAP_API int gpamap_mapfile_next(struct gpamap_mapfile *file, struct gpamap_op *op);
+/** Number of the line read last, from 1. */
+GPAMAP_API unsigned int gpamap_mapfile_line(const struct gpamap_mapfile *file);
+/** What was wrong with it; "" if nothing was. Valid until the next call. */
+GPAMAP_API const char *gpamap_mapfile_error(const struct gpamap_mapfile *file);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* GPAMAP_H */

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR MIT
+/*
+ * Maps: open, close, and one function for each ioctl. The kernel orders the
+ * calls of several threads; nothing here is changed after a map is made.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include "internal.h"
+
+uint32_t gpamap_version(void)
+{
+	return GPAMAP_VERSION;
+}
+
+int gpamap_ioctl(const struct gpamap *map, unsigned long cmd, void *arg)
+{
+	int saved = errno;
+	int rc = 0;
+
+	if (ioctl(map->fd, cmd, arg))
+		rc = -errno;
+	errno = saved;
+	return rc;
+}
+
+static int map_new(int fd, struct gpamap **out)
+{
+	struct gpamap *map = malloc(sizeof(*map));
+
+	if (!map)
+		return -ENOMEM;
+	map->fd = fd;
+	*out = map;
+	return 0;
+}
+
+int gpamap_open(struct gpamap **out)
+{
+	int saved = errno;
+	int fd, rc;
+
+	fd = open("/dev/gpamap", O_RDWR | O_CLOEXEC);
+	rc = fd < 0 ? -errno : map_new(fd, out);
+	if (rc && fd >= 0)
+		close(fd);
+	errno = saved;
+	return rc;
+}
+
+int gpamap_from_fd(int fd, struct gpamap **out)
+{
+	struct gpamap probe = { .fd = fd };
+	struct gpamap_info info;
+	int rc;
+
+	rc = gpamap_query_info(&probe, &info);
+	return rc ? rc : map_new(fd, out);
+}
+
+void gpamap_close(struct gpamap *map)
+{
+	int saved = errno;
+
+	if (!map)
+		return;
+	close(map->fd);
+	free(map);
+	errno = saved;
+}
+
+int gpamap_fd(const struct gpamap *map)
+{
+	return map->fd;
+}
+
+int gpamap_attach(struct gpamap *map, int vm_fd, uint32_t first_slot, uint32_t nr_slots)
+{
+	struct gpamap_attach cmd = {
+		.size = sizeof(cmd),
+		.vm_fd = vm_fd,
+		.first_slot = first_slot,
+		.nr_slots = nr_slots,
+	};
+
+	return gpamap_ioctl(map, GPAMAP_ATTACH, &cmd);
+}
+
+int gpamap_detach(struct gpamap *map)
+{
+	struct gpamap_detach cmd = { .size = sizeof(cmd) };
+
+	return gpamap_ioctl(map, GPAMAP_DETACH, &cmd);
+}
+
+int gpamap_apply(struct gpamap *map, const struct gpamap_batch *batch, uint32_t *failed)
+{
+	struct gpamap_apply cmd = {
+		.size = sizeof(cmd),
+		.ops = (uintptr_t)batch->ops,
+		.nr_ops = batch->nr,
+		.op_size = sizeof(*batch->ops),
+		.out_failed_op = GPAMAP_NO_OP,
+	};
+	int rc = batch->err;
+
+	if (!rc)
+		rc = gpamap_ioctl(map, GPAMAP_APPLY, &cmd);
+	if (failed)
+		*failed = cmd.out_failed_op;
+	return rc;
+}
