@@ -13,6 +13,8 @@ static const struct {
 	int err;
 	const char *sentence;
 } sentences[] = {
+	{ GPAMAP_OP_REGION, -EINVAL,
+	  "a bad name, or a value that this kind of region does not have" },
 	{ GPAMAP_OP_REGION, -EEXIST, "there is a region with this id already" },
 	{ GPAMAP_OP_REGION, -ENOENT, "there is no region with the id of the target" },
 	{ GPAMAP_OP_REGION, -EOPNOTSUPP, "this kind or flag of region is not supported" },

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Guest memory: the only file that talks to libgpamap, and the whole of what gvmm
+ * knows about memslots, which is nothing.
+ *
+ * The guest's RAM is one region. The guest sees it through two aliases, because a
+ * PC has other things below 4 GiB. What lies on top of RAM does so by priority: no
+ * piece of RAM is cut out for it.
+ *
+ *	system			container, 2^64 bytes, what the memory space looks at
+ *	  ram-below-4g		0		alias of ram from 0
+ *	  ram-above-4g		4 GiB		alias of ram from 3 GiB, if -m is larger
+ *	  vga-window		0xa0000		io, over RAM
+ *	  bios			0xf0000		rom, over RAM
+ *	  bios-top		4 GiB - 64 KiB	alias of bios
+ *	  ioapic, local-apic			io; KVM answers them itself, they stand
+ *						here for whoever looks at the map
+ *	ram			in no container: seen through its aliases only
+ *
+ * All of it is one batch, so the guest's memory is there completely or not at all.
+ * KVM's own pages for Intel (GPA_KVM_IDENTITY, GPA_KVM_TSS) are a hole in the map.
+ *
+ * Set-up only, by the main thread; afterwards nothing here changes.
+ */
+#include "gvmm.h"
+
+#include <errno.h>
+#include <gpamap.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum region {
+	REGION_SYSTEM = 1,
+	REGION_RAM,
+	REGION_RAM_LOW,
+	REGION_RAM_HIGH,
+	REGION_VGA,
+	REGION_BIOS,
+	REGION_BIOS_TOP,
+	REGION_IOAPIC,
+	REGION_LOCAL_APIC,
+};
+
+enum space {
+	SPACE_MEMORY = 1,
+};
+
+enum prio {
+	PRIO_RAM = 0,
+	PRIO_DEVICE = 1,
+};
+
+#define HUGE_PAGE (2 * MIB)
+
+/* Where low RAM ends. */
+uint64_t memory_low_end(const struct gvmm *vm)
+{
+	return vm->ram_len < GPA_LOW_RAM_END ? vm->ram_len : GPA_LOW_RAM_END;
+}
+
+/* The host's view of @len bytes of low RAM, or NULL if they are not all there. */
+void *memory_at(const struct gvmm *vm, uint64_t gpa, uint64_t len)
+{
+	uint64_t end = memory_low_end(vm);
+
+	return gpa <= end && len <= end - gpa ? vm->ram + gpa : NULL;
+}
+
+/* Does the guest see writable RAM at @gpa? */
+bool memory_is_ram(const struct gvmm *vm, uint64_t gpa)
+{
+	if (gpa >= GPA_VGA && gpa < GPA_VGA_END)
+		return false;
+	if (gpa >= GPA_BIOS && gpa < GPA_BIOS + BIOS_LEN)
+		return false;
+	if (gpa < memory_low_end(vm))
+		return true;
+	return gpa >= GPA_HIGH_RAM &&
+	       gpa - GPA_HIGH_RAM < vm->ram_len - memory_low_end(vm);
+}
+
+/*
+ * Memory that takes no room before the guest uses it. It begins on a boundary that
+ * allows huge pages wherever the guest's addresses do.
+ */
+static uint8_t *memory_alloc(uint64_t len)
+{
+	uint8_t *start, *mem;
+
+	start = mmap(NULL, len + HUGE_PAGE, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (start == MAP_FAILED)
+		fail("%llu MiB of guest memory: %s (%s)",
+		     (unsigned long long)(len / MIB), strerror(errno),
+		     error_name(errno));
+	mem = (uint8_t *)(((uintptr_t)start + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
+	madvise(mem, len, MADV_HUGEPAGE);
+	return mem;
+}
+
+/* The name given to region @id by an operation before @index. */
+static const char *region_name(const struct gpamap_batch *batch, uint32_t index,
+			       uint32_t id)
+{
+	const struct gpamap_op *op;
+
+	while (index-- > 0) {
+		op = gpamap_batch_get(batch, index);
+		if (op->code == GPAMAP_OP_REGION && op->id == id)
+			return (const char *)op->name;
+	}
+	return "?";
+}
+
+static void fail_batch(const struct gpamap_batch *batch, uint32_t index, int err)
+{
+	const struct gpamap_op *op = gpamap_batch_get(batch, index);
+	const char *what = "describing guest memory";
+	const char *name = NULL;
+	char text[96];
+
+	if (op) {
+		switch (op->code) {
+		case GPAMAP_OP_REGION:
+			what = "making region";
+			name = (const char *)op->name;
+			break;
+		case GPAMAP_OP_ADD:
+			what = "placing region";
+			name = region_name(batch, index, op->id);
+			break;
+		case GPAMAP_OP_SPACE:
+			what = "making space";
+			name = (const char *)op->name;
+			break;
+		}
+	}
+	if (name) {
+		snprintf(text, sizeof(text), "%s \"%s\"", what, name);
+		what = text;
+	}
+	fail("%s: %s (%s)", what, gpamap_op_error(op, err), error_name(-err));
+}
+
+static void memory_open(struct gvmm *vm)
+{
+	int err = gpamap_open(&vm->map);
+
+	switch (err) {
+	case 0:
+		return;
+	case -ENOENT:
+		fail("/dev/gpamap: there is none, is the module gpamap loaded? (%s)",
+		     error_name(-err));
+	case -EACCES:
+		fail("/dev/gpamap: no right to use it, are you in the group kvm? (%s)",
+		     error_name(-err));
+	default:
+		fail("/dev/gpamap: %s (%s)", strerror(-err), error_name(-err));
+	}
+}
+
+/* A region at its place in "system". Errors are kept until the batch is applied. */
+static void place(struct gpamap_batch *batch, enum region id, uint64_t at,
+		  enum prio prio)
+{
+	gpamap_batch_add(batch, id, REGION_SYSTEM, at, prio);
+}
+
+static void describe(struct gvmm *vm, struct gpamap_batch *batch)
+{
+	uint64_t low_end = memory_low_end(vm);
+
+	gpamap_batch_container(batch, REGION_SYSTEM, "system", UINT64_MAX);
+
+	gpamap_batch_ram(batch, REGION_RAM, "ram", vm->ram_len - 1, vm->ram);
+	gpamap_batch_alias(batch, REGION_RAM_LOW, "ram-below-4g", low_end - 1,
+			   REGION_RAM, 0);
+	place(batch, REGION_RAM_LOW, 0, PRIO_RAM);
+	if (vm->ram_len > low_end) {
+		gpamap_batch_alias(batch, REGION_RAM_HIGH, "ram-above-4g",
+				   vm->ram_len - low_end - 1, REGION_RAM, low_end);
+		place(batch, REGION_RAM_HIGH, GPA_HIGH_RAM, PRIO_RAM);
+	}
+
+	gpamap_batch_io(batch, REGION_VGA, "vga-window", GPA_VGA_END - GPA_VGA - 1);
+	place(batch, REGION_VGA, GPA_VGA, PRIO_DEVICE);
+
+	gpamap_batch_rom(batch, REGION_BIOS, "bios", BIOS_LEN - 1, vm->bios);
+	place(batch, REGION_BIOS, GPA_BIOS, PRIO_DEVICE);
+	gpamap_batch_alias(batch, REGION_BIOS_TOP, "bios-top", BIOS_LEN - 1,
+			   REGION_BIOS, 0);
+	place(batch, REGION_BIOS_TOP, GPA_BIOS_TOP, PRIO_DEVICE);
+
+	gpamap_batch_io(batch, REGION_IOAPIC, "ioapic", APIC_LEN - 1);
+	place(batch, REGION_IOAPIC, GPA_IOAPIC, PRIO_DEVICE);
+	gpamap_batch_io(batch, REGION_LOCAL_APIC, "local-apic", APIC_LEN - 1);
+	place(batch, REGION_LOCAL_APIC, GPA_LOCAL_APIC, PRIO_DEVICE);
+
+	gpamap_batch_space(batch, SPACE_MEMORY, "memory", GPAMAP_SPACE_MEMORY,
+			   REGION_SYSTEM);
+}
+
+/* Gives the VM its memory, still empty. */
+void memory_create(struct gvmm *vm)
+{
+	struct gpamap_batch *batch;
+	uint32_t failed = GPAMAP_NO_OP;
+	int err;
+
+	vm->ram = memory_alloc(vm->ram_len);
+	vm->bios = memory_alloc(BIOS_LEN);
+
+	memory_open(vm);
+	err = gpamap_attach(vm->map, vm->vm_fd, 0, 0);
+	if (err)
+		fail("attaching the map to the VM: %s (%s)", gpamap_op_error(NULL, err),
+		     error_name(-err));
+
+	err = gpamap_batch_new(&batch);
+	if (err)
+		fail("describing guest memory: %s (%s)", strerror(-err),
+		     error_name(-err));
+	describe(vm, batch);
+	err = gpamap_apply(vm->map, batch, &failed);
+	if (err)
+		fail_batch(batch, failed, err);
+	gpamap_batch_free(batch);
+}

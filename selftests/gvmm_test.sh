@@ -1,0 +1,85 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# In the test machine: what gvmm says to wrong options and missing files, and how it
+# tells the ends of a guest apart. KTAP on standard output.
+count=0
+failed=0
+
+# report NAME: the status of the last command; its words are in the file log.
+report() {
+	status=$?
+	count=$((count + 1))
+	if [ $status -eq 0 ]; then
+		echo "ok $count gvmm.$1"
+	else
+		tail -n 30 log | sed 's/^/# /'
+		echo "not ok $count gvmm.$1"
+		failed=$((failed + 1))
+	fi
+}
+
+# refuses NAME WORDS OPTION...: status 1 and one line, which contains WORDS.
+refuses() {
+	name=$1 words=$2
+	shift 2
+	gvmm "$@" > log 2>&1 < /dev/null
+	[ $? -eq 1 ] && grep -q "^gvmm: .*$words" log && [ "$(wc -l < log)" -eq 1 ]
+	report "$name"
+}
+
+# ends NAME STATUS LAST-LINE APPEND OPTION...: boots the guest.
+ends() {
+	name=$1 want=$2 line=$3 append=$4
+	shift 4
+	gvmm -k vmlinuz -i guest-initrd.img -a "gvmm.nowait $append" "$@" \
+		> log 2>&1 < /dev/null
+	[ $? -eq "$want" ] && grep -q '^guest is up' log && [ "$(tail -n 1 log)" = "$line" ]
+	report "$name"
+}
+
+echo "TAP version 13"
+echo rubbish > rubbish
+: > empty
+dd if=vmlinuz of=cut bs=1k count=100 2> /dev/null
+
+refuses no_kernel 'kernel' -m 64
+refuses kernel_not_there 'nowhere' -k nowhere
+refuses kernel_is_rubbish 'rubbish' -k rubbish
+refuses kernel_is_empty 'empty' -k empty
+refuses kernel_is_cut 'cut' -k cut
+refuses kernel_is_a_directory '/proc' -k /proc
+refuses initrd_not_there 'nowhere' -k vmlinuz -i nowhere
+refuses initrd_too_large 'initrd' -k vmlinuz -i vmlinuz -m 32M
+refuses memory_no_number 'lots' -k vmlinuz -m lots
+refuses memory_too_small '1M' -k vmlinuz -m 1M
+refuses memory_too_large '9999G' -k vmlinuz -m 9999G
+refuses vcpus_none '0' -k vmlinuz -c 0
+refuses vcpus_too_many '100000' -k vmlinuz -c 100000
+refuses vcpus_no_number 'x' -k vmlinuz -c x
+refuses unknown_option 'z' -z
+refuses argument 'extra' -k vmlinuz extra
+
+mv /dev/gpamap /dev/gpamap.away
+refuses no_gpamap 'gpamap' -k vmlinuz
+mv /dev/gpamap.away /dev/gpamap
+mv /dev/kvm /dev/kvm.away
+refuses no_kvm '/dev/kvm' -k vmlinuz
+mv /dev/kvm.away /dev/kvm
+
+gvmm --help > log 2>&1 && grep -q -- '-k' log
+report help
+gvmm --version > log 2>&1 && grep -q '^gvmm' log
+report version
+
+ends reboots 0 'gvmm: guest rebooted' '' -m 128M -c 2
+grep -q '^CPUs: 2$' log
+report guest_has_two_cpus
+grep -q '^  *00100000-07ffffff : System RAM\|^00100000-07ffffff : System RAM' log
+report guest_has_its_memory
+ends triple_fault 3 'gvmm: guest triple-faulted' 'reboot=t' -m 3200M
+grep -q '^ *100000000-107ffffff : System RAM' log
+report guest_has_memory_above_4g
+
+echo "1..$count"
+[ $failed -eq 0 ]

@@ -1,0 +1,305 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# selftest.sh: tests the test machine. Whoever trusts a result that run brings
+# back trusts run; here it is told lies and shown bad ends, and must notice.
+#
+# It works on a copy of this directory whose path contains spaces, and on a
+# copy of the cache (hard links), since some cases edit the known splats and
+# damage what lies in the cache. It speaks KTAP and takes about four minutes,
+# a boot for nearly each case. Arguments are names of cases: only these are run.
+
+here=$(cd "$(dirname "$0")" && pwd) || exit 1
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$here/lib.sh"
+
+tmp=$(mktemp -d) || exit 1
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+vm="$tmp/a path with spaces/vm"
+mkdir -p "$vm" "$tmp/tmp" "$tmp/my cache"
+cp -p "$here"/* "$vm/" || exit 1
+export TMPDIR=$tmp/tmp
+
+# Whatever must be fetched is fetched into the real cache, then linked.
+"$here/fetch" busybox >/dev/null && "$here/fetch" qemu >/dev/null &&
+	kernel=$("$here/fetch" kernel) || exit 1
+cp -al "$cache/busybox" "$cache/qemu" "$cache/kernel" "$tmp/my cache/" || exit 1
+export GPAMAP_CACHE="$tmp/my cache"
+
+# run STATUS [ARG...]: run the machine; its stdout and stderr go to files.
+run() {
+	local expected=$1 status
+	shift
+	"$vm/run" "$@" >"$tmp/out" 2>"$tmp/err"
+	status=$?
+	[ $status -eq "$expected" ] ||
+		complain "status $status instead of $expected of: run $*"
+}
+
+# told REGEXP: is it on stderr?
+told() {
+	grep -Eq -e "$1" "$tmp/err" || complain "not told on stderr: $1"
+}
+
+# says TEXT: is that all of stdout?
+says() {
+	[ "$(cat "$tmp/out"; echo .)" = "$1"$'\n.' ] ||
+		complain "stdout is not: $1"
+}
+
+complain() {
+	failed=1
+	printf '# %s\n' "$*"
+	sed 's/^/#   stderr: /' "$tmp/err"
+	head -c 400 "$tmp/out" | tr -c '[:print:]\n' '?' | sed 's/^/#   stdout: /'
+	echo
+}
+
+# -- cases -----------------------------------------------------------------
+
+case_usage() {
+	run 123
+	told "no COMMAND"
+	run 123 --module "$tmp/none.ko" -- true
+	told "no such module file"
+	run 123 --smp many -- true
+	run 123 --env 1=2 -- true
+	run 123 --add "$tmp/none" -- true
+	run 123 --frobnicate -- true
+	told "unknown option"
+	run 123 --kernel 'no;such' -- true
+	run 123 --modprobe 'loop x=1' -- true
+	run 123 --klog "$tmp/none/log" -- true
+	run 0 --help
+}
+
+# 1 MiB of anything and every byte there is arrive as they are.
+case_output() {
+	{
+		head -c 1048576 /dev/urandom
+		printf '\r\n\r\n\n\004\003\032\000end'
+	} >"$tmp/blob"
+	# shellcheck disable=SC2016 # expanded in the machine
+	run 3 --add "$tmp/blob" --env "V=x  y'z\$" --klog "$tmp/klog" -- \
+		sh -c 'cat /test/blob; echo "$V" >&2; printf "<%s>" "$@" >&2; exit 3' \
+		sh "a  b" "it's" '"q"' "\$HOME \`id\`" '' '\n' $'new\nline'
+	cmp -s "$tmp/blob" "$tmp/out" || complain "the output is not what was sent"
+	told "^x  y'z\\\$\$"
+	told "^<a  b><it's><\"q\"><\\\$HOME \`id\`><><.n><new\$"
+	told "^line>"
+	grep -q "Linux version ${kernel##*/} " "$tmp/klog" ||
+		complain "the kernel log is not one"
+}
+
+# Output comes while the command runs, and stdin is empty.
+case_live() {
+	local status
+	"$vm/run" -- sh -c 'cat; echo first; sleep 4; echo second' 2>"$tmp/err" |
+		while IFS= read -r line; do
+			echo "$line $SECONDS"
+		done >"$tmp/out"
+	status=${PIPESTATUS[0]}
+	[ "$status" -eq 0 ] || complain "status $status"
+	awk '$1 == "first" { a = $2 } $1 == "second" { b = $2 }
+	     END { exit !(NR == 2 && b - a >= 2) }' "$tmp/out" ||
+		complain "the output did not come as it was made"
+}
+
+case_machine() {
+	run 0 --add "$(command -v sha256sum)" --add "$vm/run:/usr/share/x/" --smp 1 \
+		-- sh -c '
+		ls /dev/kvm /sys/kernel/debug/kvm/mmu_cache_miss* >/dev/null
+		mount | grep -q "debugfs on /sys/kernel/debug" && echo debugfs
+		[ -c /dev/kvm ] && echo kvm; nproc; tty
+		echo test | sha256sum; echo out >/dev/stdout
+		wc -c </usr/share/x/run' 2>/dev/null
+	says "debugfs
+kvm
+1
+not a tty
+$(echo test | sha256sum)
+out
+$(wc -c <"$vm/run")"
+}
+
+case_not_found() {
+	run 127 -- no-such-command
+	told "no-such-command"
+}
+
+case_splat() {
+	run 120 -- sh -c 'echo fine; echo "WARNING: on purpose" >/dev/kmsg; exit 5'
+	says fine
+	told "WARNING: on purpose"
+	told "ended with status 5"
+}
+
+case_known_splat() {
+	printf '6.\tWARNING: known, number [0-9]+\n' >>"$vm/known-splats"
+	run 7 -- sh -c 'echo "WARNING: known, number 12" >/dev/kmsg; exit 7'
+	told "known splat, ignored: .*WARNING: known, number 12"
+	run 120 -- sh -c 'echo "WARNING: known, number 12 and more" >/dev/kmsg'
+	cp "$here/known-splats" "$vm/"
+}
+
+case_panic() {
+	run 120 --klog "$tmp/klog" -- sh -c 'echo before; echo c >/proc/sysrq-trigger'
+	says before
+	told "the command did not end"
+	grep -q "Kernel panic - not syncing: sysrq triggered" "$tmp/klog" ||
+		complain "no panic in the kernel log"
+}
+
+case_death() {
+	run 122 -- reboot -f
+	told "the machine died"
+}
+
+case_timeout() {
+	local start=$SECONDS
+	run 124 --timeout 14 -- sh -c 'echo begun; sleep 1000'
+	says begun
+	told "timeout after 14 s"
+	[ $((SECONDS - start)) -lt 25 ] || complain "timeout took too long"
+}
+
+case_own_status() {
+	run 119 -- sh -c 'exit 121'
+	told "status 121, reported as 119"
+}
+
+case_left_behind() {
+	run 0 -- sh -c 'sleep 100 & echo done'
+	says "done"
+	told "sleep, left behind"
+}
+
+case_signal() {
+	local pid status
+	"$vm/run" -- sleep 1000 >"$tmp/out" 2>"$tmp/err" &
+	pid=$!
+	sleep 6
+	ls "$TMPDIR"/* >/dev/null 2>&1 || complain "no temporary files to begin with"
+	kill -TERM $pid
+	wait $pid
+	status=$?
+	[ $status -eq 143 ] || complain "status $status instead of 143"
+	[ -z "$(ls -A "$TMPDIR")" ] || complain "temporary files are left"
+	! grep -qsF "$TMPDIR" /proc/[0-9]*/cmdline || complain "QEMU is left"
+}
+
+case_cache() {
+	local base="$GPAMAP_CACHE/initramfs/${kernel##*/}"
+	# The cache is looked after before the files to add: no boot is needed.
+	local no_boot=(run 123 --add "$tmp/none" -- true)
+	"${no_boot[@]}"
+	mkdir "$base.new.xyz"
+	printf x | dd of="$base/base.cpio" bs=1 seek=5000 conv=notrunc status=none
+	"${no_boot[@]}"
+	told "damaged, making it again"
+	[ ! -e "$base.new.xyz" ] || complain "an interrupted build is still there"
+	sed -i 's/^recipe .*/recipe 0/' "$base/stamp"
+	"${no_boot[@]}"
+	told "outdated, making it again"
+	rm "$base/sums"
+	run 0 -- true
+	told "damaged, making it again"
+	"${no_boot[@]}"
+	! grep -q again "$tmp/err" || complain "made again for no reason"
+}
+
+case_module() {
+	local krel=${kernel##*/} ko="$tmp/module/lab-probe.ko"
+	local build=/usr/src/linux-headers-$krel
+
+	if [ ! -d "$build" ] || ! command -v make gcc >/dev/null; then
+		skip="no headers of $krel"
+		return
+	fi
+	mkdir -p "$tmp/module"
+	echo 'obj-m := lab-probe.o' >"$tmp/module/Makefile"
+	cat >"$tmp/module/lab-probe.c" <<-'END'
+		#include <linux/module.h>
+		static int hold;
+		module_param(hold, int, 0);
+		static int fail;
+		module_param(fail, int, 0);
+		static int __init probe_init(void)
+		{
+			if (hold)
+				__module_get(THIS_MODULE);
+			return fail ? -EIO : 0;
+		}
+		static void __exit probe_exit(void)
+		{
+			pr_info("probe says goodbye\n");
+		}
+		module_init(probe_init);
+		module_exit(probe_exit);
+		MODULE_LICENSE("GPL");
+	END
+	make -C "$build" M="$tmp/module" modules >"$tmp/err" 2>&1 || {
+		complain "the module does not build"
+		return
+	}
+	run 4 --module "$ko" --module-args "hold=0 fail=0" --klog "$tmp/klog" -- \
+		sh -c 'test -d /sys/module/lab_probe && exit 4'
+	grep -q "probe says goodbye" "$tmp/klog" || complain "it was not removed"
+	run 121 --module "$ko" --module-args hold=1 -- true
+	told "rmmod refused to remove lab_probe"
+	run 122 --module "$ko" --module-args fail=1 -- echo never
+	told "lab-probe.ko could not be loaded"
+}
+
+case_modprobe() {
+	run 0 --accel tcg --modprobe 'kvm-amd npt=0' -- \
+		cat /sys/module/kvm_amd/parameters/npt
+	says N
+}
+
+case_icount() {
+	run 0 --icount -- sh -c "nproc; cut -d . -f 1 /proc/uptime"
+	awk 'NR == 1 && $1 != 1 || NR == 2 && $1 < 30 { bad = 1 }
+	     END { exit NR != 2 || bad }' "$tmp/out" ||
+		complain "not one CPU that has rested"
+}
+
+case_shell() {
+	# shellcheck disable=SC2016 # expanded in the machine
+	printf '\n\necho sum $((40 + 2)); exit 6\n' >"$tmp/keys"
+	{ sleep 12; cat "$tmp/keys"; sleep 8; } |
+		timeout 60 "$vm/run" --shell >"$tmp/out" 2>"$tmp/err"
+	[ "${PIPESTATUS[1]}" -eq 6 ] || complain "status ${PIPESTATUS[1]} instead of 6"
+	grep -q "sum 42" "$tmp/out" || complain "the shell did not answer"
+}
+
+# --------------------------------------------------------------------------
+
+cases="usage output live machine not_found splat known_splat panic death timeout
+own_status left_behind signal cache module modprobe icount shell"
+[ $# -eq 0 ] || cases=$*
+# shellcheck disable=SC2086 # one word each
+set -- $cases
+
+echo "KTAP version 1"
+echo "1..$#"
+number=0
+failures=0
+for name in "$@"; do
+	number=$((number + 1))
+	failed=
+	skip=
+	: >"$tmp/out"
+	: >"$tmp/err"
+	"case_$name"
+	if [ -n "$failed" ]; then
+		failures=$((failures + 1))
+		echo "not ok $number $name"
+	else
+		echo "ok $number $name${skip:+ # SKIP $skip}"
+	fi
+done
+[ $failures -eq 0 ]
