@@ -34,7 +34,10 @@ USER := -std=gnu11 $(WARN) $(CPPFLAGS_USER) -MMD -MP
 # The core is kernel code: callbacks that leave an argument unused are normal.
 CORE := -std=gnu11 $(WARN) -Wno-unused-parameter $(CPPFLAGS_CORE) -MMD -MP
 SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
-	-fno-sanitize-recover=all
+	-fno-sanitize-recover=all -DGPAMAP_CHUNK_RANGES=10
+# The fuzzer comes with clang.
+CLANG ?= clang
+FUZZ := $(SANITIZE) -fsanitize=fuzzer-no-link
 
 # kselftest_harness.h compares whatever it is given and shadows its own names.
 HARNESS := -I$(TOP)/selftests -Wno-shadow -Wno-sign-compare -Wno-missing-prototypes
@@ -43,7 +46,7 @@ HARNESS := -I$(TOP)/selftests -Wno-shadow -Wno-sign-compare -Wno-missing-prototy
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
 
-CORE_SRC := kmod/region.c kmod/flatview.c kmod/diff.c tools/core/host.c
+CORE_SRC := kmod/region.c kmod/flatview.c kmod/diff.c $(wildcard tools/core/*.c)
 LIB_SRC := $(wildcard userlib/*.c)
 TOOL_SRC := $(wildcard tools/*.c)
 GVMM_SRC := $(wildcard samples/gvmm/*.c)
@@ -59,6 +62,10 @@ GVMM_OBJ := $(GVMM_SRC:%.c=$(B)/%.o)
 TEST_BIN := $(TEST_SRC:selftests/%.c=$(B)/selftests/%)
 TEST_LIB_OBJ := $(TEST_LIB_SRC:%.c=$(B)/%.o)
 HOST_BIN := $(HOST_SRC:selftests/%.c=$(B)/selftests/%)
+FUZZ_OBJ := $(patsubst %.c,$(B)/fuzz/%.o,$(CORE_SRC) selftests/host/exercise.c \
+	selftests/host/fuzz_core.c)
+FUZZ_BIN := $(addprefix $(B)/selftests/host/,fuzz_seed fuzz_replay) \
+	$(if $(shell command -v $(CLANG)),$(B)/fuzz/fuzz_core)
 SAN_OBJ := $(CORE_SRC:%.c=$(B)/san/%.o) $(LIB_SRC:%.c=$(B)/san/%.o)
 
 all: $(if $(KREL),module,no-module) userlib tools samples tests
@@ -73,6 +80,8 @@ help:
 	@echo 'make tests            test programs'
 	@echo 'make check            install what is needed, run all tests (some minutes)'
 	@echo 'make check-host       only the tests that need no kernel'
+	@echo 'make fuzz SECONDS=60  compare the core with a model, on inputs that a fuzzer makes'
+	@echo 'make bench-core       count what the core costs, on maps of all sizes'
 	@echo 'make demo             install what is needed, boot a guest under gvmm'
 	@echo 'make install          DESTDIR, prefix ($(prefix)); the module too if it was built'
 	@echo 'make clean            remove build/'
@@ -111,7 +120,7 @@ endif
 userlib: $(B)/libgpamap.so $(B)/libgpamap.a $(B)/libgpamap.pc
 tools: $(B)/gpamap
 samples: $(B)/gvmm
-tests: $(TEST_BIN) $(HOST_BIN) $(B)/san/gpamap
+tests: $(TEST_BIN) $(HOST_BIN) $(FUZZ_BIN) $(B)/san/gpamap
 
 $(B)/userlib/%.o: userlib/%.c
 	$(call say,CC,$<)
@@ -165,7 +174,7 @@ $(B)/selftests/lib/%.o: selftests/lib/%.c
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(USER) -I$(TOP)/selftests -I$(TOP)/selftests/lib $(CFLAGS) -c $< -o $@
 
-$(B)/selftests/%_test: selftests/%_test.c $(TEST_LIB_OBJ) $(B)/libgpamap.a
+$(TEST_BIN): $(B)/selftests/%_test: selftests/%_test.c $(TEST_LIB_OBJ) $(B)/libgpamap.a
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(USER) $(HARNESS) -I$(TOP)/selftests/lib $(CFLAGS) \
@@ -176,14 +185,44 @@ $(B)/san/%.o: %.c
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CORE) $(SANITIZE) -c $< -o $@
 
-$(B)/selftests/host/%_test: selftests/host/%_test.c $(SAN_OBJ)
+$(HOST_BIN): $(B)/selftests/host/%_test: selftests/host/%_test.c $(B)/san/selftests/host/exercise.o $(SAN_OBJ)
 	$(call say,CC,$< (sanitized))
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(CORE) $(HARNESS) $(SANITIZE) $< $(SAN_OBJ) -o $@
+	$(Q)$(CC) $(CORE) $(HARNESS) $(SANITIZE) $< $(B)/san/selftests/host/exercise.o \
+		$(SAN_OBJ) -o $@
 
 $(B)/san/gpamap: $(SAN_OBJ) $(TOOL_SRC:%.c=$(B)/san/%.o)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(SANITIZE) $^ -o $@
+
+$(B)/fuzz/%.o: %.c
+	$(call say,CC,$< (fuzzed))
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) $(CORE) $(FUZZ) -c $< -o $@
+
+$(B)/fuzz/fuzz_core: $(FUZZ_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(CLANG) $(SANITIZE) -fsanitize=fuzzer $^ -o $@
+
+$(B)/selftests/host/fuzz_replay: $(addprefix $(B)/san/selftests/host/,fuzz_replay.o \
+		fuzz_core.o exercise.o) $(SAN_OBJ)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(SANITIZE) $^ -o $@
+
+$(B)/selftests/host/fuzz_seed: $(B)/san/selftests/host/fuzz_seed.o $(SAN_OBJ)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(SANITIZE) $^ -o $@
+
+$(B)/selftests/host/bench_core.o: selftests/host/bench_core.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CORE) $(CFLAGS) -c $< -o $@
+
+$(B)/selftests/host/bench_core: $(B)/selftests/host/bench_core.o $(CORE_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ -o $@
 
 # Packages first, in a make of its own: what they bring is looked up anew.
 check:
@@ -191,8 +230,20 @@ check:
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)selftests/check
 
-check-host: tools userlib $(HOST_BIN) $(B)/san/gpamap
+check-host: tools userlib $(HOST_BIN) $(FUZZ_BIN) $(B)/san/gpamap
 	$(Q)selftests/check --host
+
+# SEED: of a run that is to be repeated.
+SECONDS ?= 60
+fuzz:
+	$(Q)selftests/deps fuzz
+	$(Q)$(MAKE) --no-print-directory $(B)/fuzz/fuzz_core $(B)/selftests/host/fuzz_seed
+	$(Q)selftests/host/fuzz run $(SECONDS) $(SEED)
+
+bench-core:
+	$(Q)selftests/deps bench
+	$(Q)$(MAKE) --no-print-directory $(B)/selftests/host/bench_core
+	$(Q)selftests/host/bench-core
 
 demo:
 	$(Q)selftests/deps demo
@@ -229,7 +280,7 @@ clean:
 	$(Q)rm -rf $(B)
 
 FORCE:
-.PHONY: all help no-module module userlib tools samples tests check check-host demo \
+.PHONY: all help no-module module userlib tools samples tests check check-host fuzz bench-core demo \
 	install install-user install-module clean FORCE
 .DELETE_ON_ERROR:
 

@@ -27,6 +27,7 @@ static inline void vm_flags_set(struct vm_area_struct *vma, unsigned long flags)
 /* Since 6.8: VMs with private memory. Older KVMs answer 0 to what they do not know. */
 #ifndef KVM_CAP_MEMORY_ATTRIBUTES
 #define KVM_CAP_MEMORY_ATTRIBUTES 233
+#define KVM_MEMORY_ATTRIBUTE_PRIVATE (1ULL << 3)
 #endif
 
 #endif /* GPAMAP_COMPAT_H */

@@ -12,10 +12,12 @@
 
 #ifdef __KERNEL__
 #include <linux/bug.h>
+#include <linux/interval_tree.h>
 #include <linux/list.h>
 #include <linux/mm.h>
 #include <linux/nospec.h>
 #include <linux/overflow.h>
+#include <linux/rcupdate.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/sort.h>
@@ -27,14 +29,21 @@
 #endif
 #include <uapi/linux/gpamap.h>
 
-/* Most of one kind of line in a view: "  START-LAST (prio P, KIND): NAME @OFFSET\n". */
+/*
+ * Charged to the caller. How much is asked for is the caller's choice, within limits, so
+ * that there is not enough is an answer and no news for the log.
+ */
+#define GPAMAP_GFP (GFP_KERNEL_ACCOUNT | __GFP_NOWARN)
+
+/* Room for one line of a view: "  START-LAST (prio P, KIND): NAME @OFFSET". */
 #define GPAMAP_RANGE_LINE_LEN (96 + GPAMAP_NAME_LEN)
+
+struct gpamap_root;
 
 struct gpamap_region {
 	/* Fixed at creation. */
 	u32 id;
 	u32 kind;
-	u64 last;
 	u64 hva;
 	struct gpamap_region *target;	/* of an alias; NULL for all others */
 	char name[GPAMAP_NAME_LEN];
@@ -42,21 +51,25 @@ struct gpamap_region {
 	/* Changed by operations. */
 	u32 flags;			/* enum gpamap_region_flags */
 	s32 prio;
+	u64 last;
 	u64 at;
 	u64 offset;
-	struct gpamap_region *container;
 
-	/* The graph; every list starts with the most visible. */
-	struct list_head children;	/* of regions, by ->sibling */
-	struct list_head sibling;
+	/* The graph. */
+	struct gpamap_region *container;
+	u64 seq;			/* when it was attached: larger is later */
+	struct interval_tree_node node;	/* [at, at + last] in container->children */
+	struct rb_root_cached children;
 	struct list_head aliases;	/* those that point here, by ->alias_link */
 	struct list_head alias_link;
-	u32 nr_spaces;			/* spaces that have this as their root */
+	struct gpamap_root *root;	/* if spaces look at it */
 	bool dead;			/* destroyed by the open transaction */
 
 	/* Scratch of tree_walk(): valid while the epochs are equal. */
 	u64 walk_epoch;
 	u32 walk_len;
+
+	struct rcu_head rcu;		/* readers of old views may still be here */
 };
 
 /* A piece of a flat view. */
@@ -65,13 +78,74 @@ struct gpamap_range {
 	u64 last;
 	u64 offset;			/* of start in the region */
 	struct gpamap_region *region;
-	u32 flags;			/* GPAMAP_REGION_READONLY or 0 */
+	u32 flags;			/* GPAMAP_RANGE_FLAGS */
 };
 
-/* What a space shows: disjoint ranges by address, merged where they can be. */
-struct gpamap_flatview {
+/* What is or-ed along the path, and the mode of the rom device itself. */
+#define GPAMAP_PATH_FLAGS (GPAMAP_REGION_READONLY | GPAMAP_REGION_NONVOLATILE | \
+			   GPAMAP_REGION_UNMERGEABLE)
+#define GPAMAP_RANGE_FLAGS (GPAMAP_PATH_FLAGS | GPAMAP_REGION_ROMD_MODE)
+
+/* Ranges of a view that follow each other; never empty. Two kilobytes. */
+#ifndef GPAMAP_CHUNK_RANGES	/* the host tests want many chunks */
+#define GPAMAP_CHUNK_RANGES 50
+#endif
+
+struct gpamap_chunk {
+	struct rcu_head rcu;
 	u32 nr;
-	struct gpamap_range ranges[];
+	struct gpamap_range ranges[GPAMAP_CHUNK_RANGES];
+};
+
+/*
+ * What a space shows: disjoint ranges by address, merged where they can be. Never
+ * changed once made; a new view shares the chunks that it has in common with the
+ * one it follows.
+ */
+struct gpamap_flatview {
+	struct rcu_head rcu;
+	u32 nr;				/* ranges */
+	u32 nr_chunks;
+	struct gpamap_chunk *chunks[];
+};
+
+/* A place in a view. */
+struct gpamap_cursor {
+	const struct gpamap_flatview *view;
+	u32 chunk;
+	u32 index;
+};
+
+/* How one view differs from another: the ranges that it lost and got, by address. */
+struct gpamap_changes {
+	struct gpamap_range *gone;
+	struct gpamap_range *come;
+	u32 nr_gone;
+	u32 nr_come;
+	u32 max_gone;
+	u32 max_come;
+};
+
+/* Addresses of a root where the open transaction may have changed what is seen. */
+#define GPAMAP_MAX_DIRTY 32
+
+struct gpamap_dirty {
+	u32 nr;				/* disjoint, by address */
+	struct {
+		u64 start;
+		u64 last;
+	} ranges[GPAMAP_MAX_DIRTY];
+};
+
+/* A region that spaces look at, and what they see. */
+struct gpamap_root {
+	struct list_head link;		/* in tree->roots */
+	struct gpamap_region *region;
+	u32 nr_spaces;			/* freed at the end of a transaction if 0 */
+	struct gpamap_flatview *view;	/* committed; NULL if there is none yet */
+	struct gpamap_flatview *next;	/* rendered; NULL if it is the same */
+	struct gpamap_changes changes;	/* from view to next */
+	struct gpamap_dirty dirty;
 };
 
 struct gpamap_space {
@@ -79,9 +153,7 @@ struct gpamap_space {
 	u32 kind;
 	u32 as_id;
 	bool dead;			/* destroyed by the open transaction */
-	struct gpamap_region *root;
-	struct gpamap_flatview *view;	/* NULL until first rendered */
-	struct gpamap_flatview *next;	/* rendered, not yet committed */
+	struct gpamap_root *root;
 	char name[GPAMAP_NAME_LEN];
 };
 
@@ -89,13 +161,17 @@ struct gpamap_walk_frame {
 	struct gpamap_region *region;
 	struct gpamap_region *at;	/* the neighbour visited last */
 	u32 len;			/* longest path found below so far */
+	u64 lo;				/* window in the region */
+	u64 hi;
 };
 
 struct gpamap_tree {
 	struct xarray regions;
 	struct xarray spaces;
+	struct list_head roots;
 	u32 nr_regions;
 	u32 nr_spaces;
+	u64 seq;			/* of the last attach */
 	u64 walk_epoch;
 	struct gpamap_walk_frame walk[GPAMAP_MAX_DEPTH];
 };
@@ -107,8 +183,9 @@ struct gpamap_undo {
 	struct gpamap_space *space;
 	void *shadow;			/* dead object whose id was taken over */
 	struct gpamap_region *container;
-	struct list_head *prev;		/* the place among the siblings */
+	u64 seq;
 	u64 at;
+	u64 last;
 	u64 offset;
 	u32 flags;
 	s32 prio;
@@ -123,6 +200,7 @@ struct gpamap_txn {
 	struct gpamap_undo *log;
 	u32 nr;
 	u32 max;
+	bool spaces_changed;
 };
 
 /* A memslot, wanted or existing. */
@@ -130,52 +208,62 @@ struct gpamap_slot {
 	u64 gpa;
 	u64 npages;
 	u64 hva;
-	u32 readonly;
-	u32 region;			/* id of the region, to be shown */
+	u32 as_id;
 	u32 id;				/* in the VM's range, or GPAMAP_SLOT_NONE */
-	bool keep;			/* result of gpamap_slots_diff() */
+	bool readonly;
 };
 
 #define GPAMAP_SLOT_NONE 0xffffffffU
-
-/* By address, disjoint. */
-struct gpamap_slots {
-	u32 nr;
-	struct gpamap_slot slots[];
-};
 
 /* region.c */
 void gpamap_tree_init(struct gpamap_tree *tree);
 void gpamap_tree_destroy(struct gpamap_tree *tree);
 struct gpamap_region *gpamap_tree_region(struct gpamap_tree *tree, u32 id);
 struct gpamap_space *gpamap_tree_space(struct gpamap_tree *tree, u32 id);
-struct gpamap_space *gpamap_tree_memory_space(struct gpamap_tree *tree);
-struct gpamap_region *gpamap_region_below(const struct gpamap_region *region,
-					  const struct gpamap_region *prev);
-struct gpamap_region *gpamap_region_next(const struct gpamap_region *region);
+int __must_check gpamap_tree_list(struct gpamap_tree *tree,
+				  struct gpamap_region ***out);
+bool gpamap_region_precedes(const struct gpamap_region *a, const struct gpamap_region *b);
 
 int __must_check gpamap_txn_begin(struct gpamap_txn *txn, struct gpamap_tree *tree,
 				  u32 max);
 int __must_check gpamap_txn_op(struct gpamap_txn *txn, const struct gpamap_op *op);
 int __must_check gpamap_txn_render(struct gpamap_txn *txn);
-bool gpamap_txn_commit(struct gpamap_txn *txn);
-void gpamap_txn_undo(struct gpamap_txn *txn);
+bool gpamap_txn_changed(const struct gpamap_txn *txn);
+void gpamap_txn_commit(struct gpamap_txn *txn);
 void gpamap_txn_abort(struct gpamap_txn *txn);
+u32 gpamap_txn_blame(struct gpamap_txn *txn, const struct gpamap_op *ops,
+		     int (*bad)(void *arg), void *arg);
 
 /* flatview.c */
+void gpamap_dirty_add(struct gpamap_dirty *dirty, u64 start, u64 last);
 int __must_check gpamap_flatview_render(struct gpamap_region *root,
+					const struct gpamap_flatview *old,
+					const struct gpamap_dirty *dirty,
 					struct gpamap_flatview **out);
-void gpamap_flatview_free(struct gpamap_flatview *view);
+int __must_check gpamap_flatview_diff(const struct gpamap_flatview *old,
+				      const struct gpamap_flatview *new,
+				      struct gpamap_changes *changes);
+void gpamap_changes_free(struct gpamap_changes *changes);
+void gpamap_flatview_retire(struct gpamap_flatview *view,
+			    const struct gpamap_flatview *keep);
 bool gpamap_flatview_equal(const struct gpamap_flatview *a,
 			   const struct gpamap_flatview *b);
+const struct gpamap_range *gpamap_flatview_find(const struct gpamap_flatview *view,
+						u64 addr);
+const struct gpamap_range *gpamap_flatview_first(struct gpamap_cursor *cursor,
+						 const struct gpamap_flatview *view);
+const struct gpamap_range *gpamap_flatview_seek(struct gpamap_cursor *cursor,
+						const struct gpamap_flatview *view,
+						u32 nr);
+const struct gpamap_range *gpamap_flatview_next(struct gpamap_cursor *cursor);
 const char *gpamap_range_kind(const struct gpamap_range *range);
 int gpamap_range_print(char *buf, size_t len, const struct gpamap_range *range);
 
 /* diff.c */
-int __must_check gpamap_slots_build(const struct gpamap_flatview *view,
-				    unsigned int page_shift,
-				    struct gpamap_slots **out);
-void gpamap_slots_free(struct gpamap_slots *slots);
-void gpamap_slots_diff(struct gpamap_slots *from, struct gpamap_slots *to);
+int __must_check gpamap_slot_first(const struct gpamap_range *range,
+				   unsigned int page_shift, struct gpamap_slot *slot);
+bool gpamap_slot_next(const struct gpamap_range *range, unsigned int page_shift,
+		      struct gpamap_slot *slot);
+bool gpamap_slot_equal(const struct gpamap_slot *a, const struct gpamap_slot *b);
 
 #endif /* GPAMAP_CORE_H */

@@ -10,6 +10,8 @@
  * debugfs is a help, not a service: a map without a directory works.
  */
 #include <linux/debugfs.h>
+#include <linux/delay.h>
+#include <linux/module.h>
 #include <linux/seq_file.h>
 #include "private.h"
 
@@ -21,10 +23,34 @@ static const char * const region_kinds[] = {
 	[GPAMAP_REGION_ROM] = "rom",
 	[GPAMAP_REGION_IO] = "io",
 	[GPAMAP_REGION_ALIAS] = "alias",
+	[GPAMAP_REGION_ROMD] = "romd",
+	[GPAMAP_REGION_RESERVED] = "reserved",
 };
 
-static void show_region(struct seq_file *m, const struct gpamap_region *region, int depth)
+static const char * const space_kinds[] = {
+	[GPAMAP_SPACE_MEMORY] = "memory",
+	[GPAMAP_SPACE_IO] = "io",
+	[GPAMAP_SPACE_VIEW] = "view",
+};
+
+static const struct {
+	u32 flag;
+	const char *word;
+} region_flags[] = {
+	{ GPAMAP_REGION_READONLY, " readonly" },
+	{ GPAMAP_REGION_NONVOLATILE, " nonvolatile" },
+	{ GPAMAP_REGION_UNMERGEABLE, " unmergeable" },
+	{ GPAMAP_REGION_DISABLED, " disabled" },
+};
+
+static void show_region(struct seq_file *m, const struct gpamap_region *region)
 {
+	const struct gpamap_region *up;
+	int depth = 0;
+	u32 i;
+
+	for (up = region; up->container; up = up->container)
+		depth++;
 	seq_printf(m, "%*s%u %s \"%s\" last=0x%llx", 2 * depth, "", region->id,
 		   region_kinds[region->kind], region->name, region->last);
 	if (region->container)
@@ -33,85 +59,98 @@ static void show_region(struct seq_file *m, const struct gpamap_region *region, 
 		seq_printf(m, " of=%u offset=0x%llx", region->target->id, region->offset);
 	if (region->hva)
 		seq_printf(m, " hva=0x%llx", region->hva);
-	if (region->flags & GPAMAP_REGION_READONLY)
-		seq_puts(m, " readonly");
-	if (region->flags & GPAMAP_REGION_DISABLED)
-		seq_puts(m, " disabled");
+	if (region->kind == GPAMAP_REGION_ROMD)
+		seq_printf(m, " romd=%d", !!(region->flags & GPAMAP_REGION_ROMD_MODE));
+	for (i = 0; i < ARRAY_SIZE(region_flags); i++)
+		if (region->flags & region_flags[i].flag)
+			seq_puts(m, region_flags[i].word);
 	seq_putc(m, '\n');
 }
 
-static void show_tree(struct seq_file *m, struct gpamap *map)
+/* False when it makes no sense to print on: the buffer is full and will be larger. */
+static bool goes_on(struct seq_file *m)
 {
-	const struct gpamap_region *up;
-	struct gpamap_region *region, *root;
+	cond_resched();
+	return !seq_has_overflowed(m) && !fatal_signal_pending(current);
+}
+
+static int show_tree(struct seq_file *m, struct gpamap *map)
+{
+	struct gpamap_region **list;
 	struct gpamap_space *space;
 	unsigned long id;
-	int depth;
+	u32 i;
+	int rc;
 
 	xa_for_each(&map->tree.spaces, id, space)
-		seq_printf(m, "space %u \"%s\" root=%u kind=%s\n", space->id, space->name,
-			   space->root->id,
-			   space->kind == GPAMAP_SPACE_MEMORY ? "memory" : "view");
-	xa_for_each(&map->tree.regions, id, root) {
-		if (root->container)
-			continue;
-		for (region = root; region; region = gpamap_region_next(region)) {
-			depth = 0;
-			for (up = region; up->container; up = up->container)
-				depth++;
-			show_region(m, region, depth);
-		}
-	}
+		seq_printf(m, "space %u \"%s\" root=%u kind=%s as=%u\n", space->id,
+			   space->name, space->root->region->id, space_kinds[space->kind],
+			   space->as_id);
+	rc = gpamap_tree_list(&map->tree, &list);
+	if (rc)
+		return rc;
+	for (i = 0; i < map->tree.nr_regions && goes_on(m); i++)
+		show_region(m, list[i]);
+	kvfree(list);
+	return 0;
 }
 
-static void show_flat(struct seq_file *m, struct gpamap *map)
+static int show_slots(struct seq_file *m, struct gpamap *map)
 {
-	char line[GPAMAP_RANGE_LINE_LEN];
-	struct gpamap_space *space;
-	unsigned long id;
-	u32 i;
-
-	xa_for_each(&map->tree.spaces, id, space) {
-		seq_printf(m, "address-space: %s\n", space->name);
-		for (i = 0; i < space->view->nr; i++) {
-			gpamap_range_print(line, sizeof(line), &space->view->ranges[i]);
-			seq_printf(m, "%s\n", line);
-		}
-	}
-}
-
-static void show_slots(struct seq_file *m, struct gpamap *map)
-{
-	u32 i;
+	struct gpamap_slot *slot;
+	unsigned long gfn;
+	u32 as;
 
 	if (map->broken)
 		seq_puts(m, "broken: a roll-back failed, KVM has other slots\n");
-	if (!map->slots) {
+	if (!map->vm) {
 		seq_puts(m, "no VM\n");
-		return;
+		return 0;
 	}
-	for (i = 0; i < map->slots->nr; i++) {
-		const struct gpamap_slot *slot = &map->slots->slots[i];
-		u64 len = slot->npages << PAGE_SHIFT;
+	for (as = 0; as < GPAMAP_NR_AS; as++) {
+		xa_for_each(&map->slots.as[as], gfn, slot) {
+			u64 len = slot->npages << PAGE_SHIFT;
 
-		seq_printf(m, "  %016llx-%016llx slot %u hva 0x%llx %s region %u\n",
-			   slot->gpa, slot->gpa + len - 1, slot->id, slot->hva,
-			   slot->readonly ? "ro" : "rw", slot->region);
+			if (!goes_on(m))
+				return 0;
+			seq_printf(m, "  %016llx-%016llx as %u slot %u hva 0x%llx %s region %u\n",
+				   slot->gpa, slot->gpa + len - 1, as, slot->id, slot->hva,
+				   slot->readonly ? "ro" : "rw",
+				   gpamap_slot_region(map, slot)->id);
+		}
 	}
+	return 0;
+}
+
+/*
+ * A map can be locked for long: by a commit that waits for the memory of its VMM. That
+ * must not hold up whoever wants to see other maps.
+ */
+static int lock_map(struct gpamap *map)
+{
+	int tries;
+
+	for (tries = 0; tries < 100; tries++) {
+		if (mutex_trylock(&map->lock))
+			return 0;
+		if (msleep_interruptible(10))
+			return -EINTR;
+	}
+	return -EBUSY;
 }
 
 static int show_locked(struct seq_file *m,
-		       void (*show)(struct seq_file *m, struct gpamap *map))
+		       int (*show)(struct seq_file *m, struct gpamap *map))
 {
 	struct gpamap *map = m->private;
 	int rc;
 
-	rc = mutex_lock_killable(&map->lock);
+	rc = lock_map(map);
 	if (rc)
 		return rc;
-	show(m, map);
+	rc = show(m, map);
 	mutex_unlock(&map->lock);
-	return 0;
+	return rc;
 }
 
 static int tree_show(struct seq_file *m, void *unused)
@@ -120,11 +159,123 @@ static int tree_show(struct seq_file *m, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(tree);
 
-static int flat_show(struct seq_file *m, void *unused)
+/* What is told in one go, and so of one generation: some thousand lines. */
+#define FLAT_BUF_LEN (256 << 10)
+
+/*
+ * The views of many spaces are too long to be printed in one go. A position is the id of
+ * a space and the number of a line in it: 0 its name, i + 1 its range i.
+ */
+#define FLAT_POS(space, line) ((loff_t)(space) << 31 | (line))
+#define FLAT_SPACE(pos) ((unsigned long)((pos) >> 31))
+#define FLAT_LINE(pos) ((u32)((pos) & 0x7fffffff))
+
+struct flat_iter {
+	struct gpamap *map;
+	struct gpamap_space *space;
+	struct gpamap_cursor cursor;
+	const struct gpamap_range *range;	/* NULL at the name */
+	bool locked;
+};
+
+/* To the name of the first space from @id on. */
+static void *flat_space(struct flat_iter *iter, unsigned long id, loff_t *pos)
 {
-	return show_locked(m, show_flat);
+	iter->range = NULL;
+	iter->space = xa_find(&iter->map->tree.spaces, &id, ULONG_MAX, XA_PRESENT);
+	if (!iter->space)
+		return NULL;
+	*pos = FLAT_POS(id, 0);
+	return iter;
 }
-DEFINE_SHOW_ATTRIBUTE(flat);
+
+static void *flat_next(struct seq_file *m, void *v, loff_t *pos)
+{
+	struct flat_iter *iter = m->private;
+
+	if (iter->range)
+		iter->range = gpamap_flatview_next(&iter->cursor);
+	else
+		iter->range = gpamap_flatview_first(&iter->cursor, iter->space->root->view);
+	if (!iter->range)
+		return flat_space(iter, iter->space->id + 1UL, pos);
+	++*pos;
+	return iter;
+}
+
+static void *flat_start(struct seq_file *m, loff_t *pos)
+{
+	struct flat_iter *iter = m->private;
+	loff_t want = *pos;
+	int rc;
+
+	rc = lock_map(iter->map);
+	iter->locked = !rc;
+	if (rc)
+		return ERR_PTR(rc);
+	if (!flat_space(iter, FLAT_SPACE(want), pos) || *pos > want)
+		return iter->space ? iter : NULL;
+	/* The view may be another by now: then it goes on somewhere near. */
+	iter->range = gpamap_flatview_seek(&iter->cursor, iter->space->root->view,
+					   FLAT_LINE(want));
+	if (FLAT_LINE(want) && !iter->range)
+		return flat_space(iter, iter->space->id + 1UL, pos);
+	*pos = want;
+	return iter;
+}
+
+static void flat_stop(struct seq_file *m, void *v)
+{
+	struct flat_iter *iter = m->private;
+
+	if (iter->locked)
+		mutex_unlock(&iter->map->lock);
+}
+
+static int flat_show(struct seq_file *m, void *v)
+{
+	char line[GPAMAP_RANGE_LINE_LEN];
+	struct flat_iter *iter = m->private;
+
+	if (!iter->range) {
+		seq_printf(m, "address-space: %s\n", iter->space->name);
+		return 0;
+	}
+	gpamap_range_print(line, sizeof(line), iter->range);
+	seq_printf(m, "%s\n", line);
+	return 0;
+}
+
+static const struct seq_operations flat_sops = {
+	.start = flat_start,
+	.next = flat_next,
+	.stop = flat_stop,
+	.show = flat_show,
+};
+
+static int flat_open(struct inode *inode, struct file *file)
+{
+	struct flat_iter *iter;
+	struct seq_file *m;
+
+	iter = __seq_open_private(file, &flat_sops, sizeof(*iter));
+	if (!iter)
+		return -ENOMEM;
+	iter->map = inode->i_private;
+	m = file->private_data;
+	m->buf = kvmalloc(FLAT_BUF_LEN, GPAMAP_GFP);
+	if (m->buf)
+		m->size = FLAT_BUF_LEN;
+	return 0;
+}
+
+static const struct file_operations flat_fops = {
+	.owner = THIS_MODULE,
+	.open = flat_open,
+	.read = seq_read,
+	.llseek = seq_lseek,
+	.release = seq_release_private,
+};
 
 static int slots_show(struct seq_file *m, void *unused)
 {

@@ -1,130 +1,92 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * From a flat view to the list of memslots that it calls for, and the difference
- * between two such lists.
+ * From a range of a flat view to the memslots that it calls for.
  *
- * Every range of ram or rom becomes a slot, rounded inwards to whole pages; a
- * page that is only partly memory stays without one. Two lists are compared
- * address by address: a slot stays if gpa, length, hva and the read-only flag
- * are equal, since KVM lets none of the last three change on a live slot. What
- * does not stay is deleted and what was not there is created, by memslot.c.
+ * A range of ram or rom, or of a rom device in romd mode, becomes a slot, rounded
+ * inwards to whole pages; a page that is only partly memory stays without one. What is
+ * longer than KVM takes in one slot is cut at fixed places of the range. Two slots are
+ * the same if gpa, length, hva and the read-only flag are equal, since KVM lets none of
+ * the last three change on a live slot.
  *
- * Rules of MEMORY_MODEL kept here: 23 (read-only by path), 29, 32, 37-39.
+ * Rules of MEMORY_MODEL kept here: 23 (read-only by path), 24, 29, 32, 37-39.
  */
 #include "core.h"
 
 /* KVM takes at most 2^31 - 1 pages in a slot. */
 #define MAX_SLOT_PAGES (1ULL << 30)
 
-/*
- * The whole pages of @range: first page number and count. -EINVAL if gpa and hva
- * differ in their offset in the page, or there is no host memory (rule 38).
- */
-static int range_pages(const struct gpamap_range *range, unsigned int shift,
-		       u64 *gfn, u64 *npages)
+static bool is_memory(const struct gpamap_range *range)
+{
+	switch (range->region->kind) {
+	case GPAMAP_REGION_RAM:
+	case GPAMAP_REGION_ROM:
+		return true;
+	case GPAMAP_REGION_ROMD:
+		return range->flags & GPAMAP_REGION_ROMD_MODE;
+	}
+	return false;
+}
+
+/* The first page number behind the whole pages of @range. */
+static u64 end_gfn(const struct gpamap_range *range, unsigned int shift)
 {
 	u64 mask = (1ULL << shift) - 1;
-	u64 end;
 
-	if (!range->region->hva)
-		return -EINVAL;
-	if ((range->region->hva + range->offset - range->start) & mask)
-		return -EINVAL;
-	*gfn = (range->start >> shift) + !!(range->start & mask);
-	end = (range->last >> shift) + ((range->last & mask) == mask);
-	*npages = end > *gfn ? end - *gfn : 0;
-	return 0;
+	return (range->last >> shift) + ((range->last & mask) == mask);
+}
+
+/* The slot of @range that begins at page @gfn; false if there is none. */
+static bool slot_at(const struct gpamap_range *range, unsigned int shift, u64 gfn,
+		    struct gpamap_slot *slot)
+{
+	u64 end = end_gfn(range, shift);
+
+	if (gfn >= end)
+		return false;
+	*slot = (struct gpamap_slot){
+		.gpa = gfn << shift,
+		.npages = min(end - gfn, MAX_SLOT_PAGES),
+		.hva = range->region->hva + range->offset +
+		       ((gfn << shift) - range->start),
+		.id = GPAMAP_SLOT_NONE,
+		.readonly = range->flags & GPAMAP_REGION_READONLY ||
+			    range->region->kind == GPAMAP_REGION_ROMD,
+	};
+	return true;
 }
 
 /**
- * gpamap_slots_build() - The slots that a view calls for
- * @view: The view; NULL for none
+ * gpamap_slot_first() - The first slot that a range calls for
+ * @range: The range
  * @page_shift: Of the host's pages
- * @out: The slots, without ids, to be freed with gpamap_slots_free()
+ * @slot: The slot, without id and address space
  *
- * Return: 0; -EINVAL when memory in the view cannot be a slot: it has no host
- * memory, or gpa and hva are not congruent modulo the page; -ENOMEM.
+ * Return: 1; 0 if it calls for none; -EINVAL when it is memory that cannot be a slot:
+ * there is no host memory, or gpa and hva are not congruent modulo the page (rule 38).
  */
-int gpamap_slots_build(const struct gpamap_flatview *view, unsigned int page_shift,
-		       struct gpamap_slots **out)
+int gpamap_slot_first(const struct gpamap_range *range, unsigned int page_shift,
+		      struct gpamap_slot *slot)
 {
-	u32 nr_ranges = view ? view->nr : 0;
-	struct gpamap_slots *slots = NULL;
-	u64 gfn, npages, part;
-	u64 nr;
-	u32 i;
-	int rc;
+	u64 mask = (1ULL << page_shift) - 1;
 
-	/* Counted first, then filled. */
-	for (;;) {
-		nr = 0;
-		for (i = 0; i < nr_ranges; i++) {
-			const struct gpamap_range *range = &view->ranges[i];
-
-			if (range->region->kind == GPAMAP_REGION_IO)
-				continue;
-			rc = range_pages(range, page_shift, &gfn, &npages);
-			if (rc)
-				return rc;
-			for (; npages; npages -= part, gfn += part, nr++) {
-				u64 gpa = gfn << page_shift;
-
-				part = min(npages, MAX_SLOT_PAGES);
-				if (!slots)
-					continue;
-				slots->slots[nr] = (struct gpamap_slot){
-					.gpa = gpa,
-					.npages = part,
-					.hva = range->region->hva + range->offset +
-					       (gpa - range->start),
-					.readonly = range->flags &
-						    GPAMAP_REGION_READONLY,
-					.region = range->region->id,
-					.id = GPAMAP_SLOT_NONE,
-				};
-			}
-		}
-		if (slots)
-			break;
-		slots = kvzalloc(struct_size(slots, slots, nr), GFP_KERNEL_ACCOUNT);
-		if (!slots)
-			return -ENOMEM;
-		slots->nr = nr;
-	}
-	*out = slots;
-	return 0;
+	if (!is_memory(range))
+		return 0;
+	if (!range->region->hva ||
+	    (range->region->hva + range->offset - range->start) & mask)
+		return -EINVAL;
+	return slot_at(range, page_shift,
+		       (range->start >> page_shift) + !!(range->start & mask), slot);
 }
 
-void gpamap_slots_free(struct gpamap_slots *slots)
+/* From one slot of a range to the next; false after the last. */
+bool gpamap_slot_next(const struct gpamap_range *range, unsigned int page_shift,
+		      struct gpamap_slot *slot)
 {
-	kvfree(slots);
+	return slot_at(range, page_shift, (slot->gpa >> page_shift) + slot->npages, slot);
 }
 
-/*
- * Marks the slots that are in both lists (->keep), and hands their ids from @from
- * to @to. All others of @to have no id.
- */
-void gpamap_slots_diff(struct gpamap_slots *from, struct gpamap_slots *to)
+bool gpamap_slot_equal(const struct gpamap_slot *a, const struct gpamap_slot *b)
 {
-	u32 i, j = 0;
-
-	for (i = 0; i < from->nr; i++)
-		from->slots[i].keep = false;
-	for (i = 0; i < to->nr; i++) {
-		struct gpamap_slot *new = &to->slots[i], *old;
-
-		new->keep = false;
-		new->id = GPAMAP_SLOT_NONE;
-		while (j < from->nr && from->slots[j].gpa < new->gpa)
-			j++;
-		if (j == from->nr)
-			continue;
-		old = &from->slots[j];
-		if (old->gpa == new->gpa && old->npages == new->npages &&
-		    old->hva == new->hva && old->readonly == new->readonly) {
-			old->keep = true;
-			new->keep = true;
-			new->id = old->id;
-		}
-	}
+	return a->gpa == b->gpa && a->npages == b->npages && a->hva == b->hva &&
+	       a->readonly == b->readonly;
 }

@@ -12,9 +12,9 @@
  * memory that the VMM can write, so a page of the module's is mapped read-only
  * into the process: the argument page. The module writes it through its own
  * address and hands KVM the process's. A VMM may unmap it or map something else
- * there; therefore the page is read back through the user address before KVM is
- * called, and mapped anew if it does not answer. A VMM that races with this gets
- * a slot that it could have made itself, and loses nothing but its own map.
+ * there; therefore it is looked for before KVM is called, and mapped anew if it is
+ * gone. A VMM that races with this gets a slot that it could have made itself, and
+ * loses nothing but its own map.
  *
  * The mapping belongs to a file of its own, which holds the page but not the map
  * and not the VM: else the mapping would keep them alive after close.
@@ -31,7 +31,6 @@
 #include <linux/magic.h>
 #include <linux/mman.h>
 #include <linux/module.h>
-#include <linux/random.h>
 #include <linux/sched/mm.h>
 #include <linux/uaccess.h>
 #include "private.h"
@@ -39,12 +38,6 @@
 /* Every VM that has a map, so that none gets two. */
 static LIST_HEAD(gpamap_vms);
 static DEFINE_MUTEX(gpamap_vms_lock);
-
-/* What stands in the argument page. */
-struct scratch {
-	struct kvm_userspace_memory_region region;
-	u64 nonce;			/* tells the page from any other */
-};
 
 static vm_fault_t scratch_fault(struct vm_fault *vmf)
 {
@@ -90,12 +83,17 @@ static const struct file_operations scratch_fops = {
 /* Whether the argument page is what the process has at ->uaddr. */
 static bool scratch_mapped(struct gpamap_vm *vm)
 {
-	const struct scratch *arg = page_address(vm->page);
-	struct scratch seen;
+	struct vm_area_struct *vma;
+	bool mapped;
 
-	return vm->uaddr &&
-	       !copy_from_user(&seen, (void __user *)vm->uaddr, sizeof(seen)) &&
-	       !memcmp(&seen, arg, sizeof(seen));
+	if (!vm->uaddr)
+		return false;
+	mmap_read_lock(vm->mm);
+	vma = find_vma(vm->mm, vm->uaddr);
+	mapped = vma && vma->vm_start == vm->uaddr && vma->vm_file == vm->scratch &&
+		 vma->vm_flags & VM_READ;
+	mmap_read_unlock(vm->mm);
+	return mapped;
 }
 
 static int scratch_map(struct gpamap_vm *vm)
@@ -109,18 +107,14 @@ static int scratch_map(struct gpamap_vm *vm)
 	if (IS_ERR_VALUE(uaddr))
 		return uaddr;
 	vm->uaddr = uaddr;
-	return scratch_mapped(vm) ? 0 : -EFAULT;
+	return 0;
 }
 
 static int scratch_init(struct gpamap_vm *vm)
 {
-	struct scratch *arg;
-
-	vm->page = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	vm->page = alloc_page(GPAMAP_GFP | __GFP_ZERO);
 	if (!vm->page)
 		return -ENOMEM;
-	arg = page_address(vm->page);
-	get_random_bytes(&arg->nonce, sizeof(arg->nonce));
 
 	vm->scratch = anon_inode_getfile("[gpamap-scratch]", &scratch_fops, vm->page,
 					 O_RDONLY);
@@ -175,6 +169,7 @@ static int vm_list_add(struct gpamap_vm *vm)
 
 static int vm_init(struct gpamap_vm *vm, int fd, u32 nr_slots)
 {
+	u32 as;
 	long n;
 	int rc;
 
@@ -191,16 +186,20 @@ static int vm_init(struct gpamap_vm *vm, int fd, u32 nr_slots)
 		return -EINVAL;
 	vm->nr_slots = nr_slots ?: n - vm->first_slot;
 	n = vm_ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_MEMORY_ATTRIBUTES);
-	if (n)
-		return n < 0 ? n : -EOPNOTSUPP;
+	if (n > 0 && n & KVM_MEMORY_ATTRIBUTE_PRIVATE)
+		return -EOPNOTSUPP;
 	vm->readonly_mem = vm_ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) > 0;
+	n = vm_ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_MULTI_ADDRESS_SPACE);
+	vm->nr_as = clamp(n, 1L, (long)GPAMAP_NR_AS);
 
 	rc = vm_list_add(vm);
 	if (rc)
 		return rc;
-	vm->ids = bitmap_alloc(vm->nr_slots, GFP_KERNEL_ACCOUNT);
-	if (!vm->ids)
-		return -ENOMEM;
+	for (as = 0; as < vm->nr_as; as++) {
+		vm->ids[as] = bitmap_zalloc(vm->nr_slots, GPAMAP_GFP);
+		if (!vm->ids[as])
+			return -ENOMEM;
+	}
 	return scratch_init(vm);
 }
 
@@ -212,7 +211,7 @@ int gpamap_vm_get(int fd, u32 first_slot, u32 nr_slots, struct gpamap_vm **out)
 
 	if (!current->mm)
 		return -EIO;
-	vm = kzalloc(sizeof(*vm), GFP_KERNEL_ACCOUNT);
+	vm = kzalloc(sizeof(*vm), GPAMAP_GFP);
 	if (!vm)
 		return -ENOMEM;
 	INIT_LIST_HEAD(&vm->link);
@@ -232,8 +231,11 @@ int gpamap_vm_get(int fd, u32 first_slot, u32 nr_slots, struct gpamap_vm **out)
 /* Leaves the slots as they are. Works in any process, and in one without an mm. */
 void gpamap_vm_put(struct gpamap_vm *vm)
 {
+	u32 as;
+
 	scratch_exit(vm);
-	bitmap_free(vm->ids);
+	for (as = 0; as < GPAMAP_NR_AS; as++)
+		bitmap_free(vm->ids[as]);
 	mutex_lock(&gpamap_vms_lock);
 	list_del(&vm->link);
 	mutex_unlock(&gpamap_vms_lock);
@@ -250,20 +252,42 @@ int gpamap_vm_check_owner(const struct gpamap_vm *vm)
 
 static int vm_set_slot(struct gpamap_vm *vm, const struct gpamap_slot *slot, u64 len)
 {
-	struct scratch *arg = page_address(vm->page);
+	struct kvm_userspace_memory_region *arg = page_address(vm->page);
+	int tries = 16;
 	int rc;
 
-	arg->region = (struct kvm_userspace_memory_region){
-		.slot = slot->id,
+	*arg = (struct kvm_userspace_memory_region){
+		.slot = slot->as_id << 16 | slot->id,
 		.flags = slot->readonly ? KVM_MEM_READONLY : 0,
 		.guest_phys_addr = slot->gpa,
 		.memory_size = len,
 		.userspace_addr = slot->hva,
 	};
-	rc = scratch_map(vm);
-	if (rc)
-		return rc;
-	return vm_ioctl(vm, KVM_SET_USER_MEMORY_REGION, vm->uaddr);
+	/* A thread of the VMM may have taken the page away since it was looked for. */
+	do {
+		rc = scratch_map(vm);
+		if (rc)
+			return rc;
+		rc = vm_ioctl(vm, KVM_SET_USER_MEMORY_REGION, vm->uaddr);
+	} while (rc == -EFAULT && --tries);
+	return rc;
+}
+
+/*
+ * What KVM would refuse, as far as it can be known: -EOPNOTSUPP for an address space or a
+ * read-only slot that it does not have, -EINVAL for host memory outside of the address
+ * space of the process and for a slot that ends at 2^64.
+ */
+int gpamap_vm_check_slot(const struct gpamap_vm *vm, const struct gpamap_slot *slot)
+{
+	u64 len = slot->npages << PAGE_SHIFT, end;
+
+	if (slot->as_id >= vm->nr_as || (slot->readonly && !vm->readonly_mem))
+		return -EOPNOTSUPP;
+	if (check_add_overflow(slot->gpa, len, &end) ||
+	    !access_ok((void __user *)(unsigned long)slot->hva, len))
+		return -EINVAL;
+	return 0;
 }
 
 int gpamap_vm_create_slot(struct gpamap_vm *vm, const struct gpamap_slot *slot)

@@ -11,12 +11,13 @@
  */
 #include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <linux/poll.h>
 #include <linux/uaccess.h>
 #include "private.h"
 
 /* Which lock the dispatcher holds around a command. */
 enum lock_mode {
-	LOCK_NONE,	/* the command copies arrays and locks the map itself */
+	LOCK_NONE,	/* the command locks the map itself, or reads under RCU */
 	LOCK_MAP,	/* the lock of the map */
 };
 
@@ -35,6 +36,7 @@ union ioctl_arg {
 	struct gpamap_detach detach;
 	struct gpamap_apply apply;
 	struct gpamap_query query;
+	struct gpamap_lookup lookup;
 };
 
 #define IOCTL_OP(_cmd, _struct, _last, _lock, _respond, _execute)		\
@@ -58,6 +60,8 @@ static const struct ioctl_op ioctl_ops[] = {
 		 gpamap_apply),
 	IOCTL_OP(GPAMAP_QUERY, gpamap_query, out_generation, LOCK_NONE, true,
 		 gpamap_query),
+	IOCTL_OP(GPAMAP_LOOKUP, gpamap_lookup, __reserved2, LOCK_NONE, true,
+		 gpamap_lookup),
 };
 
 static int execute(const struct ioctl_op *op, struct gpamap *map, union ioctl_arg *arg)
@@ -113,15 +117,27 @@ static long gpamap_fop_ioctl(struct file *file, unsigned int cmd, unsigned long 
 	return rc;
 }
 
+/* Readable when there is a generation that QUERY has not told yet. */
+static __poll_t gpamap_fop_poll(struct file *file, struct poll_table_struct *table)
+{
+	struct gpamap *map = file->private_data;
+
+	poll_wait(file, &map->wait, table);
+	return READ_ONCE(map->generation) != READ_ONCE(map->seen_generation) ?
+		       EPOLLIN | EPOLLRDNORM : 0;
+}
+
 static int gpamap_fop_open(struct inode *inode, struct file *file)
 {
 	struct gpamap *map;
 
-	map = kzalloc(sizeof(*map), GFP_KERNEL_ACCOUNT);
+	map = kzalloc(sizeof(*map), GPAMAP_GFP);
 	if (!map)
 		return -ENOMEM;
 	mutex_init(&map->lock);
+	init_waitqueue_head(&map->wait);
 	gpamap_tree_init(&map->tree);
+	gpamap_slots_init(&map->slots);
 	gpamap_debugfs_add(map);
 	file->private_data = map;
 	return 0;
@@ -135,7 +151,9 @@ static int gpamap_fop_release(struct inode *inode, struct file *file)
 	gpamap_debugfs_del(map);
 	if (map->vm)
 		gpamap_vm_put(map->vm);
-	gpamap_slots_free(map->slots);
+	gpamap_slots_destroy(&map->slots);
+	/* Nobody reads any more: LOOKUP and poll hold the file. */
+	kfree(rcu_dereference_protected(map->snapshot, true));
 	gpamap_tree_destroy(&map->tree);
 	mutex_destroy(&map->lock);
 	kfree(map);
@@ -147,6 +165,7 @@ static const struct file_operations gpamap_fops = {
 	.open = gpamap_fop_open,
 	.release = gpamap_fop_release,
 	.unlocked_ioctl = gpamap_fop_ioctl,
+	.poll = gpamap_fop_poll,
 	.compat_ioctl = compat_ptr_ioctl,
 };
 

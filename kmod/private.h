@@ -6,12 +6,14 @@
  * Lock order, outermost first:
  *
  *	struct gpamap::lock
+ *	    struct gpamap::wait.lock
  *	    gpamap_vms_lock (kvm.c)
  *	    mmap_lock of the process that owns the VM (mapping the scratch page, user
  *		copies)
  *	    locks that KVM takes in its ioctls (kvm->slots_lock, ...)
  *
- * mmap() and faults of the scratch page take no lock of the module. debugfs files
+ * LOOKUP and poll take no lock but wait.lock. mmap() and faults of the argument page
+ * take no lock of the module. debugfs files
  * take struct gpamap::lock, so they are removed while it is not held.
  */
 #ifndef GPAMAP_PRIVATE_H
@@ -21,9 +23,41 @@
 #include <linux/kvm.h>
 #include <linux/mm_types.h>
 #include <linux/mutex.h>
+#include <linux/wait.h>
 #include "core.h"
 
+/* KVM address spaces that a map can have: the normal one, and SMM's. */
+#define GPAMAP_NR_AS 2
+
 struct gpamap_vm;
+
+/* What readers without a lock see: the views of one generation. Under RCU. */
+struct gpamap_snapshot {
+	struct rcu_head rcu;
+	u64 generation;
+	u32 nr;
+	struct {
+		u32 space;
+		const struct gpamap_flatview *view;
+	} views[];			/* by id of the space */
+};
+
+/* The memslots of an attached VM, as KVM has them. */
+struct gpamap_slots {
+	struct xarray as[GPAMAP_NR_AS];	/* of struct gpamap_slot, by page number */
+	u32 nr;
+};
+
+/* From the slots that KVM has to those that it is to have. */
+struct gpamap_plan {
+	struct gpamap_slot **gone;	/* entries of struct gpamap_slots */
+	struct gpamap_slot **come;	/* the plan's own until committed */
+	u32 nr_gone;
+	u32 nr_come;
+	u32 max_gone;
+	u32 max_come;
+	bool has_ids;			/* ids of gone are free, come have theirs */
+};
 
 /* A map: one open file of /dev/gpamap. */
 struct gpamap {
@@ -31,10 +65,16 @@ struct gpamap {
 
 	struct gpamap_tree tree;
 	u64 generation;
+	u64 seen_generation;		/* what QUERY told last; also read by poll */
 	struct gpamap_vm *vm;		/* NULL while detached */
-	struct gpamap_slots *slots;	/* in KVM; NULL exactly while vm is */
+	struct gpamap_slots slots;	/* empty while detached */
+	struct gpamap_root *memory[GPAMAP_NR_AS];	/* that the slots follow */
 	bool broken;			/* a roll-back failed: slots are not in KVM */
 
+	/* RCU; written under the lock. NULL before the first commit. */
+	struct gpamap_snapshot __rcu *snapshot;
+
+	wait_queue_head_t wait;		/* for a new generation; own lock */
 	struct dentry *debugfs;		/* fixed at creation */
 };
 
@@ -45,6 +85,9 @@ int gpamap_apply(struct gpamap *map, void *arg);
 
 /* query.c */
 int gpamap_query(struct gpamap *map, void *arg);
+int gpamap_lookup(struct gpamap *map, void *arg);
+const struct gpamap_range *gpamap_map_find(const struct gpamap_snapshot *snapshot,
+					   u32 space, u64 addr);
 
 /* debugfs.c */
 void gpamap_debugfs_init(void);
@@ -53,9 +96,19 @@ void gpamap_debugfs_add(struct gpamap *map);
 void gpamap_debugfs_del(struct gpamap *map);
 
 /* memslot.c */
-int __must_check gpamap_memslots_commit(struct gpamap_vm *vm, struct gpamap_slots *old,
-					struct gpamap_slots *new,
-					const struct gpamap_slot **blame, bool *broken);
+void gpamap_slots_init(struct gpamap_slots *slots);
+void gpamap_slots_destroy(struct gpamap_slots *slots);
+const struct gpamap_region *gpamap_slot_region(const struct gpamap *map,
+					       const struct gpamap_slot *slot);
+int __must_check gpamap_plan_add(struct gpamap_plan *plan, const struct gpamap_vm *vm,
+				 struct gpamap_slots *slots, u32 as_id,
+				 const struct gpamap_changes *changes);
+int __must_check gpamap_plan_ids(struct gpamap_plan *plan, struct gpamap_vm *vm);
+int __must_check gpamap_plan_apply(struct gpamap_plan *plan, struct gpamap_vm *vm,
+				   struct gpamap_slot *refused, bool *broken);
+void gpamap_plan_commit(struct gpamap_plan *plan, struct gpamap_slots *slots);
+void gpamap_plan_abort(struct gpamap_plan *plan, struct gpamap_slots *slots,
+		       struct gpamap_vm *vm);
 
 /*
  * kvm.c: an attached VM. All of it is under the lock of the map that has it.
@@ -66,8 +119,11 @@ struct gpamap_vm {
 	struct mm_struct *mm;		/* of its process; held by mmgrab() */
 	u32 first_slot;
 	u32 nr_slots;
+	u32 nr_as;			/* KVM_CAP_MULTI_ADDRESS_SPACE */
 	bool readonly_mem;		/* KVM_CAP_READONLY_MEM */
-	unsigned long *ids;		/* bitmap of nr_slots, scratch of memslot.c */
+
+	/* Ids in use, nr_slots bits for every address space; memslot.c's. */
+	unsigned long *ids[GPAMAP_NR_AS];
 
 	/* The argument page. */
 	struct file *scratch;
@@ -81,6 +137,8 @@ int __must_check gpamap_vm_get(int fd, u32 first_slot, u32 nr_slots,
 			       struct gpamap_vm **out);
 void gpamap_vm_put(struct gpamap_vm *vm);
 int __must_check gpamap_vm_check_owner(const struct gpamap_vm *vm);
+int __must_check gpamap_vm_check_slot(const struct gpamap_vm *vm,
+				      const struct gpamap_slot *slot);
 int __must_check gpamap_vm_create_slot(struct gpamap_vm *vm,
 				       const struct gpamap_slot *slot);
 int __must_check gpamap_vm_delete_slot(struct gpamap_vm *vm,

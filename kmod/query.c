@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * QUERY: the map as arrays of records.
+ * QUERY: the map as arrays of records; LOOKUP: what is at one address.
  *
  * Records are made under the lock of the map, all of one call at one generation,
  * and copied out after it is let go. The distance between two records is the
  * caller's, so that records may grow in either direction of time.
+ *
+ * A look-up takes no lock. It reads the snapshot that the last commit has published,
+ * under RCU: two binary searches, among chunks and in one.
  */
+#include <linux/rcupdate.h>
 #include <linux/uaccess.h>
 #include "private.h"
 
@@ -18,7 +22,8 @@ static int fill_info(struct gpamap *map, struct gpamap_query *cmd, void *out)
 	if (!info)
 		return 1;
 	*info = (struct gpamap_info){
-		.features = GPAMAP_FEATURE_SLOTS,
+		.features = GPAMAP_FEATURE_SLOTS | GPAMAP_FEATURE_LOOKUP |
+			    GPAMAP_FEATURE_POLL,
 		.generation = map->generation,
 		.state = (map->vm ? GPAMAP_STATE_ATTACHED : 0) |
 			 (map->broken ? GPAMAP_STATE_BROKEN : 0),
@@ -35,7 +40,7 @@ static int fill_info(struct gpamap *map, struct gpamap_query *cmd, void *out)
 	if (map->vm) {
 		info->first_slot = map->vm->first_slot;
 		info->nr_slots = map->vm->nr_slots;
-		info->used_slots = map->slots->nr;
+		info->used_slots = map->slots.nr;
 	}
 	return 1;
 }
@@ -43,32 +48,35 @@ static int fill_info(struct gpamap *map, struct gpamap_query *cmd, void *out)
 static int fill_regions(struct gpamap *map, struct gpamap_query *cmd, void *out)
 {
 	struct gpamap_region_info *info = out;
-	struct gpamap_region *region, *root;
-	unsigned long id;
+	struct gpamap_region **list;
+	u32 i;
+	int rc;
 
 	if (!out)
 		return map->tree.nr_regions;
-	xa_for_each(&map->tree.regions, id, root) {
-		if (root->container)
-			continue;
-		for (region = root; region; region = gpamap_region_next(region)) {
-			*info++ = (struct gpamap_region_info){
-				.id = region->id,
-				.kind = region->kind,
-				.flags = region->flags,
-				.container = region->container ?
-						     region->container->id : 0,
-				.target = region->target ? region->target->id : 0,
-				.prio = region->prio,
-				.at = region->at,
-				.last = region->last,
-				.offset = region->offset,
-				.hva = region->hva,
-			};
-			memcpy(info[-1].name, region->name, sizeof(info->name));
-		}
+	rc = gpamap_tree_list(&map->tree, &list);
+	if (rc)
+		return rc;
+	for (i = 0; i < map->tree.nr_regions; i++) {
+		const struct gpamap_region *region = list[i];
+
+		cond_resched();
+		info[i] = (struct gpamap_region_info){
+			.id = region->id,
+			.kind = region->kind,
+			.flags = region->flags,
+			.container = region->container ? region->container->id : 0,
+			.target = region->target ? region->target->id : 0,
+			.prio = region->prio,
+			.at = region->at,
+			.last = region->last,
+			.offset = region->offset,
+			.hva = region->hva,
+		};
+		memcpy(info[i].name, region->name, sizeof(info[i].name));
 	}
-	return info - (struct gpamap_region_info *)out;
+	kvfree(list);
+	return map->tree.nr_regions;
 }
 
 static int fill_spaces(struct gpamap *map, struct gpamap_query *cmd, void *out)
@@ -83,9 +91,9 @@ static int fill_spaces(struct gpamap *map, struct gpamap_query *cmd, void *out)
 		*info = (struct gpamap_space_info){
 			.id = space->id,
 			.kind = space->kind,
-			.root = space->root->id,
+			.root = space->root->region->id,
 			.as_id = space->as_id,
-			.nr_ranges = space->view->nr,
+			.nr_ranges = space->root->view->nr,
 		};
 		memcpy(info->name, space->name, sizeof(info->name));
 		info++;
@@ -97,14 +105,14 @@ static int fill_ranges(struct gpamap *map, struct gpamap_query *cmd, void *out)
 {
 	struct gpamap_space *space = gpamap_tree_space(&map->tree, cmd->space);
 	struct gpamap_range_info *info = out;
-	u32 i;
+	const struct gpamap_range *range;
+	struct gpamap_cursor cursor;
 
 	if (!space)
 		return -ENOENT;
-	for (i = 0; out && i < space->view->nr; i++) {
-		const struct gpamap_range *range = &space->view->ranges[i];
-
-		info[i] = (struct gpamap_range_info){
+	range = gpamap_flatview_first(&cursor, space->root->view);
+	for (; out && range; range = gpamap_flatview_next(&cursor)) {
+		*info++ = (struct gpamap_range_info){
 			.start = range->start,
 			.last = range->last,
 			.offset = range->offset,
@@ -113,30 +121,32 @@ static int fill_ranges(struct gpamap *map, struct gpamap_query *cmd, void *out)
 			.flags = range->flags,
 			.prio = range->region->prio,
 		};
+		cond_resched();
 	}
-	return space->view->nr;
+	return space->root->view->nr;
 }
 
 static int fill_slots(struct gpamap *map, struct gpamap_query *cmd, void *out)
 {
 	struct gpamap_slot_info *info = out;
-	u32 i;
+	struct gpamap_slot *slot;
+	unsigned long gfn;
+	u32 as;
 
-	if (!map->slots)
-		return 0;
-	for (i = 0; out && i < map->slots->nr; i++) {
-		const struct gpamap_slot *slot = &map->slots->slots[i];
-
-		info[i] = (struct gpamap_slot_info){
-			.gpa = slot->gpa,
-			.npages = slot->npages,
-			.hva = slot->hva,
-			.region = slot->region,
-			.slot = slot->id,
-			.flags = slot->readonly ? KVM_MEM_READONLY : 0,
-		};
+	for (as = 0; out && as < GPAMAP_NR_AS; as++) {
+		xa_for_each(&map->slots.as[as], gfn, slot) {
+			*info++ = (struct gpamap_slot_info){
+				.gpa = slot->gpa,
+				.npages = slot->npages,
+				.hva = slot->hva,
+				.region = gpamap_slot_region(map, slot)->id,
+				.slot = slot->as_id << 16 | slot->id,
+				.flags = slot->readonly ? KVM_MEM_READONLY : 0,
+			};
+			cond_resched();
+		}
 	}
-	return map->slots->nr;
+	return map->slots.nr;
 }
 
 static const struct {
@@ -187,10 +197,13 @@ static int make_records(struct gpamap *map, struct gpamap_query *cmd, u32 what,
 	cmd->count = n;
 	if (n > room)
 		return -EMSGSIZE;
-	*records = kvcalloc(n, queries[what].size, GFP_KERNEL_ACCOUNT);
+	*records = kvcalloc(n, queries[what].size, GPAMAP_GFP);
 	if (!*records)
 		return -ENOMEM;
-	queries[what].fill(map, cmd, *records);
+	n = queries[what].fill(map, cmd, *records);
+	if (n < 0)
+		return n;
+	WRITE_ONCE(map->seen_generation, map->generation);
 	return 0;
 }
 
@@ -221,4 +234,60 @@ int gpamap_query(struct gpamap *map, void *arg)
 		rc = copy_records(cmd, records, queries[what].size);
 	kvfree(records);
 	return rc;
+}
+
+/**
+ * gpamap_map_find() - What is at an address of a space
+ * @snapshot: From map->snapshot, or NULL
+ * @space: Id of the space
+ * @addr: The address
+ *
+ * Context: RCU read section, which the answer must not leave.
+ * Return: the range, or NULL if there is no such space or nothing is seen there.
+ */
+const struct gpamap_range *gpamap_map_find(const struct gpamap_snapshot *snapshot,
+					   u32 space, u64 addr)
+{
+	u32 lo = 0, hi = snapshot ? snapshot->nr : 0;
+
+	while (lo < hi) {
+		u32 mid = lo + (hi - lo) / 2;
+
+		if (snapshot->views[mid].space == space)
+			return gpamap_flatview_find(snapshot->views[mid].view, addr);
+		if (snapshot->views[mid].space < space)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return NULL;
+}
+
+int gpamap_lookup(struct gpamap *map, void *arg)
+{
+	const struct gpamap_snapshot *snapshot;
+	const struct gpamap_range *range;
+	struct gpamap_lookup *cmd = arg;
+
+	if (cmd->flags)
+		return -EOPNOTSUPP;
+	if (cmd->__reserved || cmd->__reserved2)
+		return -EINVAL;
+
+	rcu_read_lock();
+	/* Pairs with show(). */
+	snapshot = rcu_dereference(map->snapshot);
+	range = gpamap_map_find(snapshot, cmd->space, cmd->addr);
+	if (range) {
+		cmd->out_generation = snapshot->generation;
+		cmd->out_offset = range->offset + (cmd->addr - range->start);
+		cmd->out_last = range->last;
+		cmd->out_region = range->region->id;
+		cmd->out_kind = range->region->kind;
+		cmd->out_flags = range->flags;
+		cmd->out_hva = range->region->hva ?
+				       range->region->hva + cmd->out_offset : 0;
+	}
+	rcu_read_unlock();
+	return range ? 0 : -ENOENT;
 }

@@ -2,29 +2,35 @@
 /*
  * The tree of regions, and transactions on it.
  *
- * Regions form a graph without cycles. A region has at most one container and
- * lies in its list of children, the most visible first: higher priorities before
- * lower ones, among equals the last attached before the others. An alias has a
- * target instead of children. gpamap_region_below() and region_above() walk
- * both kinds of edges, and every walk is a loop over an explicit stack: no path
- * is longer than GPAMAP_MAX_DEPTH, because an operation that would make a longer
- * one, or a cycle, is refused when it is made.
+ * Regions form a graph without cycles. A region has at most one container, which
+ * keeps those it holds in an interval tree by address; which of them is seen where
+ * they overlap is told by gpamap_region_precedes(): the higher priority, and among
+ * equals the one attached last, for which every attach gets a number. An alias has
+ * a target instead of children. region_below() and region_above() walk both kinds of
+ * edges, and every walk is a loop over an explicit stack: no path is longer than
+ * GPAMAP_MAX_DEPTH, because an operation that would make a longer one, or a cycle, is
+ * refused when it is made.
  *
- * An operation is done at once or not at all, and notes in the transaction's log
- * how the tree was. Undoing is only ever done from the end of the log, so each
- * entry finds the tree just as its operation left it; this is what lets an entry
- * name its place in a list by the neighbour it had. Undoing allocates nothing:
- * a destroyed region stays in the table, marked dead and invisible to look-ups,
- * until the transaction commits, and an operation that takes over its id keeps
- * it as the shadow of the log entry.
+ * An operation is done at once or not at all, and notes in the transaction's log how
+ * the region was. It also marks, in every root from which the region can be seen, the
+ * addresses where it was seen and where it is seen now: only these are rendered again.
+ * Each operation marks at least what it changes in the view as it is at that moment,
+ * so what all of them mark covers the difference between the first view and the last.
  *
- * Rules of MEMORY_MODEL kept here: 1-4, 8, 9, 14-16 (the shape), 34, 35.
+ * Undoing allocates nothing: a destroyed region stays in the table, marked dead and
+ * invisible to look-ups, until the transaction commits, and an operation that takes
+ * over its id keeps it as the shadow of the log entry. A root that no space looks at
+ * any more, or not yet, goes at the end of the transaction.
+ *
+ * Rules of MEMORY_MODEL kept here: 1-4, 8, 9, 14-16 (the shape), 34, 35, 48.
  */
 #include "core.h"
 
-#define REGION_FLAGS (GPAMAP_REGION_READONLY | GPAMAP_REGION_DISABLED)
+#define REGION_FLAGS (GPAMAP_PATH_FLAGS | GPAMAP_REGION_DISABLED | \
+		      GPAMAP_REGION_ROMD_MODE)
 #define SET_MASK (GPAMAP_SET_ENABLED | GPAMAP_SET_READONLY | GPAMAP_SET_AT | \
-		  GPAMAP_SET_PRIO | GPAMAP_SET_OFFSET)
+		  GPAMAP_SET_PRIO | GPAMAP_SET_OFFSET | GPAMAP_SET_NONVOLATILE | \
+		  GPAMAP_SET_UNMERGEABLE | GPAMAP_SET_ROMD | GPAMAP_SET_LAST)
 
 /* Members of struct gpamap_op, as a set. */
 enum {
@@ -46,13 +52,23 @@ void gpamap_tree_init(struct gpamap_tree *tree)
 	memset(tree, 0, sizeof(*tree));
 	xa_init_flags(&tree->regions, XA_FLAGS_ACCOUNT);
 	xa_init_flags(&tree->spaces, XA_FLAGS_ACCOUNT);
+	INIT_LIST_HEAD(&tree->roots);
 }
 
-static void space_free(struct gpamap_space *space)
+static void root_unrender(struct gpamap_root *root)
 {
-	gpamap_flatview_free(space->view);
-	gpamap_flatview_free(space->next);
-	kfree(space);
+	gpamap_flatview_retire(root->next, root->view);
+	root->next = NULL;
+	gpamap_changes_free(&root->changes);
+}
+
+static void root_free(struct gpamap_root *root)
+{
+	root_unrender(root);
+	gpamap_flatview_retire(root->view, NULL);
+	root->region->root = NULL;
+	list_del(&root->link);
+	kfree(root);
 }
 
 /* No transaction may be open. */
@@ -63,10 +79,12 @@ void gpamap_tree_destroy(struct gpamap_tree *tree)
 	unsigned long id;
 
 	xa_for_each(&tree->spaces, id, space)
-		space_free(space);
+		kfree(space);
 	xa_destroy(&tree->spaces);
+	while (!list_empty(&tree->roots))
+		root_free(list_entry(tree->roots.next, struct gpamap_root, link));
 	xa_for_each(&tree->regions, id, region) {
-		kfree(region);
+		kfree_rcu(region, rcu);
 		cond_resched();
 	}
 	xa_destroy(&tree->regions);
@@ -86,50 +104,34 @@ struct gpamap_space *gpamap_tree_space(struct gpamap_tree *tree, u32 id)
 	return space && !space->dead ? space : NULL;
 }
 
-/* The space that memslots follow, or NULL. */
-struct gpamap_space *gpamap_tree_memory_space(struct gpamap_tree *tree)
+/* Rules 1 and 2: whether @a is seen where both of one container are. */
+bool gpamap_region_precedes(const struct gpamap_region *a, const struct gpamap_region *b)
 {
-	struct gpamap_space *space;
-	unsigned long id;
+	return a->prio != b->prio ? a->prio > b->prio : a->seq > b->seq;
+}
 
-	xa_for_each(&tree->spaces, id, space)
-		if (!space->dead && space->kind == GPAMAP_SPACE_MEMORY)
-			return space;
-	return NULL;
+static u64 add_saturated(u64 a, u64 b)
+{
+	return a + b < a ? U64_MAX : a + b;
+}
+
+static struct gpamap_region *node_region(struct interval_tree_node *node)
+{
+	return node ? container_of(node, struct gpamap_region, node) : NULL;
 }
 
 /*
- * What is seen through @region: its children, or the target of an alias.
- * Returns the one after @prev, the first for NULL, NULL after the last.
+ * What can be seen through @region: what it holds, by address, or the target of an
+ * alias. Returns the one after @prev, the first for NULL, NULL after the last.
  */
-struct gpamap_region *gpamap_region_below(const struct gpamap_region *region,
-					  const struct gpamap_region *prev)
+static struct gpamap_region *region_below(struct gpamap_region *region,
+					  struct gpamap_region *prev)
 {
-	const struct list_head *next;
-
 	if (region->kind == GPAMAP_REGION_ALIAS)
 		return prev ? NULL : region->target;
-	next = prev ? prev->sibling.next : region->children.next;
-	if (next == &region->children)
-		return NULL;
-	return list_entry(next, struct gpamap_region, sibling);
-}
-
-/*
- * All regions of a tree of containers, every one followed by those it holds:
- * begin with a region that has no container, end at NULL.
- */
-struct gpamap_region *gpamap_region_next(const struct gpamap_region *region)
-{
-	if (!list_empty(&region->children))
-		return list_entry(region->children.next, struct gpamap_region, sibling);
-	while (region->container) {
-		if (region->sibling.next != &region->container->children)
-			return list_entry(region->sibling.next, struct gpamap_region,
-					  sibling);
-		region = region->container;
-	}
-	return NULL;
+	if (prev)
+		return node_region(interval_tree_iter_next(&prev->node, 0, U64_MAX));
+	return node_region(interval_tree_iter_first(&region->children, 0, U64_MAX));
 }
 
 /* The other way: the container, then the aliases that point at @region. */
@@ -151,8 +153,8 @@ static struct gpamap_region *region_above(const struct gpamap_region *region,
  * How many regions the longest path has that begins at @from and goes down, or
  * up; -ELOOP if one leads to @stop. Each region is entered once.
  */
-static int tree_walk(struct gpamap_tree *tree, struct gpamap_region *from,
-			    bool up, const struct gpamap_region *stop)
+static int tree_walk(struct gpamap_tree *tree, struct gpamap_region *from, bool up,
+		     const struct gpamap_region *stop)
 {
 	struct gpamap_walk_frame *frame = tree->walk;
 	struct gpamap_region *next;
@@ -163,8 +165,9 @@ static int tree_walk(struct gpamap_tree *tree, struct gpamap_region *from,
 		return -ELOOP;
 
 	for (;;) {
+		cond_resched();
 		next = up ? region_above(frame->region, frame->at) :
-			    gpamap_region_below(frame->region, frame->at);
+			    region_below(frame->region, frame->at);
 		if (next) {
 			frame->at = next;
 			if (next == stop)
@@ -187,29 +190,88 @@ static int tree_walk(struct gpamap_tree *tree, struct gpamap_region *from,
 	}
 }
 
-/* Where a region with @prio comes to lie among the children, above its equals. */
-static struct list_head *children_place(struct gpamap_region *container, s32 prio)
-{
-	struct gpamap_region *child;
+/* ---- what has to be rendered again ------------------------------------ */
 
-	list_for_each_entry(child, &container->children, sibling)
-		if (child->prio <= prio)
-			return child->sibling.prev;
-	return container->children.prev;
+/* So many steps upwards are taken; where there are more, all is dirty. */
+#define MAX_MARK_STEPS 16384
+
+/* The part of @frame that shows in @above; false if none does. */
+static bool mark_enter(const struct gpamap_walk_frame *frame, struct gpamap_region *above,
+		       struct gpamap_walk_frame *to)
+{
+	const struct gpamap_region *region = frame->region;
+	u64 first, last;
+
+	if (above->flags & GPAMAP_REGION_DISABLED)
+		return false;
+	*to = (struct gpamap_walk_frame){ .region = above };
+	if (above == region->container) {
+		if (check_add_overflow(frame->lo, region->at, &to->lo))
+			return false;
+		to->hi = min(add_saturated(frame->hi, region->at), above->last);
+		return to->lo <= to->hi;
+	}
+	first = max(frame->lo, above->offset);
+	last = min(frame->hi, add_saturated(above->offset, above->last));
+	if (first > last)
+		return false;
+	to->lo = first - above->offset;
+	to->hi = last - above->offset;
+	return true;
 }
 
-static void region_attach(struct gpamap_region *region,
-			  struct gpamap_region *container, struct list_head *prev)
+/* Marks all addresses of all roots where @region, if it is enabled, can be seen. */
+static void mark(struct gpamap_tree *tree, struct gpamap_region *region)
+{
+	struct gpamap_walk_frame *frame = tree->walk;
+	struct gpamap_region *above;
+	struct gpamap_root *root;
+	u32 steps = 0;
+
+	if (region->flags & GPAMAP_REGION_DISABLED)
+		return;
+	*frame = (struct gpamap_walk_frame){ .region = region, .hi = region->last };
+	if (region->root)
+		gpamap_dirty_add(&region->root->dirty, 0, region->last);
+
+	for (;;) {
+		above = region_above(frame->region, frame->at);
+		if (!above) {
+			if (frame == tree->walk)
+				return;
+			frame--;
+			continue;
+		}
+		frame->at = above;
+		if (++steps > MAX_MARK_STEPS)
+			break;
+		if (WARN_ON_ONCE(frame == &tree->walk[GPAMAP_MAX_DEPTH - 1]))
+			break;
+		if (!mark_enter(frame, above, frame + 1))
+			continue;
+		frame++;
+		if (above->root)
+			gpamap_dirty_add(&above->root->dirty, frame->lo, frame->hi);
+	}
+	list_for_each_entry(root, &tree->roots, link)
+		gpamap_dirty_add(&root->dirty, 0, U64_MAX);
+}
+
+static void region_attach(struct gpamap_region *region, struct gpamap_region *container)
 {
 	region->container = container;
-	list_add(&region->sibling, prev);
+	region->node.start = region->at;
+	region->node.last = add_saturated(region->at, region->last);
+	interval_tree_insert(&region->node, &container->children);
 }
 
 static void region_detach(struct gpamap_region *region)
 {
+	interval_tree_remove(&region->node, &region->container->children);
 	region->container = NULL;
-	list_del_init(&region->sibling);
 }
+
+/* ---- operations ------------------------------------------------------- */
 
 /* Which members of @op are not zero. */
 static u32 op_fields(const struct gpamap_op *op)
@@ -230,7 +292,9 @@ static int op_check_name(const struct gpamap_op *op)
 	if (len == sizeof(op->name))
 		return -EINVAL;
 	for (i = 0; i < len; i++)
-		if (op->name[i] < ' ' || op->name[i] == '"' || op->name[i] == 0x7f)
+		if (op->name[i] < ' ' || op->name[i] == '"' || op->name[i] == 0x7f ||
+		    (op->name[i] == 0xc2 && op->name[i + 1] >= 0x80 &&
+		     op->name[i + 1] < 0xa0))	/* control characters beyond ASCII */
 			return -EINVAL;
 	if (memchr_inv(op->name + len, 0, sizeof(op->name) - len))
 		return -EINVAL;
@@ -243,7 +307,7 @@ static int op_check_name(const struct gpamap_op *op)
  */
 static int id_take(struct xarray *xa, u32 id, void *obj, void **shadow)
 {
-	void *old = xa_store(xa, id, obj, GFP_KERNEL_ACCOUNT);
+	void *old = xa_store(xa, id, obj, GPAMAP_GFP);
 
 	if (xa_is_err(old))
 		return xa_err(old);
@@ -254,7 +318,7 @@ static int id_take(struct xarray *xa, u32 id, void *obj, void **shadow)
 static void id_restore(struct xarray *xa, u32 id, void *shadow)
 {
 	if (shadow)
-		xa_store(xa, id, shadow, GFP_KERNEL_ACCOUNT);
+		xa_store(xa, id, shadow, GPAMAP_GFP);
 	else
 		xa_erase(xa, id);
 }
@@ -273,9 +337,11 @@ static int op_region(struct gpamap_txn *txn, const struct gpamap_op *op,
 	switch (op->kind) {
 	case GPAMAP_REGION_CONTAINER:
 	case GPAMAP_REGION_IO:
+	case GPAMAP_REGION_RESERVED:
 		break;
 	case GPAMAP_REGION_RAM:
 	case GPAMAP_REGION_ROM:
+	case GPAMAP_REGION_ROMD:
 		fields |= F_HVA;
 		break;
 	case GPAMAP_REGION_ALIAS:
@@ -284,7 +350,8 @@ static int op_region(struct gpamap_txn *txn, const struct gpamap_op *op,
 	default:
 		return -EOPNOTSUPP;
 	}
-	if (op_fields(op) & ~fields)
+	if (op_fields(op) & ~fields ||
+	    (op->flags & GPAMAP_REGION_ROMD_MODE && op->kind != GPAMAP_REGION_ROMD))
 		return -EINVAL;
 	rc = op_check_name(op);
 	if (rc)
@@ -305,7 +372,7 @@ static int op_region(struct gpamap_txn *txn, const struct gpamap_op *op,
 	if (tree->nr_regions >= GPAMAP_MAX_REGIONS)
 		return -ENOSPC;
 
-	region = kzalloc(sizeof(*region), GFP_KERNEL_ACCOUNT);
+	region = kzalloc(sizeof(*region), GPAMAP_GFP);
 	if (!region)
 		return -ENOMEM;
 	region->id = op->id;
@@ -316,8 +383,7 @@ static int op_region(struct gpamap_txn *txn, const struct gpamap_op *op,
 	region->offset = op->offset;
 	region->target = target;
 	memcpy(region->name, op->name, sizeof(region->name));
-	INIT_LIST_HEAD(&region->children);
-	INIT_LIST_HEAD(&region->sibling);
+	region->children = RB_ROOT_CACHED;
 	INIT_LIST_HEAD(&region->aliases);
 	INIT_LIST_HEAD(&region->alias_link);
 
@@ -335,10 +401,14 @@ static int op_region(struct gpamap_txn *txn, const struct gpamap_op *op,
 
 static void undo_region(struct gpamap_txn *txn, struct gpamap_undo *undo)
 {
-	list_del(&undo->region->alias_link);
-	id_restore(&txn->tree->regions, undo->region->id, undo->shadow);
+	struct gpamap_region *region = undo->region;
+
+	if (region->root)
+		root_free(region->root);
+	list_del(&region->alias_link);
+	id_restore(&txn->tree->regions, region->id, undo->shadow);
 	txn->tree->nr_regions--;
-	kfree(undo->region);
+	kfree(region);
 }
 
 /* Notes all that ADD, DEL and SET can change. */
@@ -346,8 +416,9 @@ static void undo_note(struct gpamap_undo *undo, struct gpamap_region *region)
 {
 	undo->region = region;
 	undo->container = region->container;
-	undo->prev = region->sibling.prev;
+	undo->seq = region->seq;
 	undo->at = region->at;
+	undo->last = region->last;
 	undo->prio = region->prio;
 	undo->flags = region->flags;
 	undo->offset = region->offset;
@@ -359,12 +430,14 @@ static void undo_change(struct gpamap_txn *txn, struct gpamap_undo *undo)
 
 	if (region->container)
 		region_detach(region);
-	if (undo->container)
-		region_attach(region, undo->container, undo->prev);
+	region->seq = undo->seq;
 	region->at = undo->at;
+	region->last = undo->last;
 	region->prio = undo->prio;
 	region->flags = undo->flags;
 	region->offset = undo->offset;
+	if (undo->container)
+		region_attach(region, undo->container);
 }
 
 static int op_add(struct gpamap_txn *txn, const struct gpamap_op *op,
@@ -392,9 +465,11 @@ static int op_add(struct gpamap_txn *txn, const struct gpamap_op *op,
 		return -ELOOP;
 
 	undo_note(undo, region);
+	region->seq = ++tree->seq;
 	region->at = op->at;
 	region->prio = op->prio;
-	region_attach(region, container, children_place(container, op->prio));
+	region_attach(region, container);
+	mark(tree, region);
 	return 0;
 }
 
@@ -410,6 +485,7 @@ static int op_del(struct gpamap_txn *txn, const struct gpamap_op *op,
 		return -ENOENT;
 
 	undo_note(undo, region);
+	mark(txn->tree, region);
 	region_detach(region);
 	return 0;
 }
@@ -424,8 +500,8 @@ static int op_destroy(struct gpamap_txn *txn, const struct gpamap_op *op,
 	region = gpamap_tree_region(txn->tree, op->id);
 	if (!region)
 		return -ENOENT;
-	if (region->container || !list_empty(&region->children) ||
-	    !list_empty(&region->aliases) || region->nr_spaces)
+	if (region->container || region_below(region, NULL) != region->target ||
+	    !list_empty(&region->aliases) || (region->root && region->root->nr_spaces))
 		return -EBUSY;
 
 	undo->region = region;
@@ -445,99 +521,161 @@ static void undo_destroy(struct gpamap_txn *txn, struct gpamap_undo *undo)
 	txn->tree->nr_regions++;
 }
 
+/* Which members of @op a SET may use, and which flags it changes. */
+static const struct {
+	u32 mask;
+	u32 field;
+	u32 flag;
+} set_uses[] = {
+	{ GPAMAP_SET_ENABLED, F_FLAGS, GPAMAP_REGION_DISABLED },
+	{ GPAMAP_SET_READONLY, F_FLAGS, GPAMAP_REGION_READONLY },
+	{ GPAMAP_SET_NONVOLATILE, F_FLAGS, GPAMAP_REGION_NONVOLATILE },
+	{ GPAMAP_SET_UNMERGEABLE, F_FLAGS, GPAMAP_REGION_UNMERGEABLE },
+	{ GPAMAP_SET_ROMD, F_FLAGS, GPAMAP_REGION_ROMD_MODE },
+	{ GPAMAP_SET_AT, F_AT, 0 },
+	{ GPAMAP_SET_PRIO, F_PRIO, 0 },
+	{ GPAMAP_SET_OFFSET, F_OFFSET, 0 },
+	{ GPAMAP_SET_LAST, F_LAST, 0 },
+};
+
 static int op_set(struct gpamap_txn *txn, const struct gpamap_op *op,
 		  struct gpamap_undo *undo)
 {
 	struct gpamap_region *region, *container;
 	u32 fields = F_MASK, flags = 0;
+	u64 at, last, hva_last;
 	s32 prio;
-	u64 at;
+	u32 i;
 
 	if (op->mask & ~SET_MASK || op->flags & ~REGION_FLAGS)
 		return -EOPNOTSUPP;
-	if (op->mask & GPAMAP_SET_ENABLED)
-		flags |= GPAMAP_REGION_DISABLED;
-	if (op->mask & GPAMAP_SET_READONLY)
-		flags |= GPAMAP_REGION_READONLY;
-	if (flags)
-		fields |= F_FLAGS;
-	if (op->mask & GPAMAP_SET_AT)
-		fields |= F_AT;
-	if (op->mask & GPAMAP_SET_PRIO)
-		fields |= F_PRIO;
-	if (op->mask & GPAMAP_SET_OFFSET)
-		fields |= F_OFFSET;
+	for (i = 0; i < ARRAY_SIZE(set_uses); i++) {
+		if (op->mask & set_uses[i].mask) {
+			fields |= set_uses[i].field;
+			flags |= set_uses[i].flag;
+		}
+	}
 	if (!op->mask || op_fields(op) & ~fields || op->flags & ~flags)
 		return -EINVAL;
 	region = gpamap_tree_region(txn->tree, op->id);
 	if (!region)
 		return -ENOENT;
-	if (op->mask & GPAMAP_SET_OFFSET && region->kind != GPAMAP_REGION_ALIAS)
+	if ((op->mask & GPAMAP_SET_OFFSET && region->kind != GPAMAP_REGION_ALIAS) ||
+	    (op->mask & GPAMAP_SET_ROMD && region->kind != GPAMAP_REGION_ROMD))
 		return -EINVAL;
 	container = region->container;
 	if (op->mask & (GPAMAP_SET_AT | GPAMAP_SET_PRIO) && !container)
 		return -ENOENT;
+	if (op->mask & GPAMAP_SET_LAST && region->hva &&
+	    check_add_overflow(region->hva, op->last, &hva_last))
+		return -EOVERFLOW;
 
 	undo_note(undo, region);
+	at = op->mask & GPAMAP_SET_AT ? op->at : region->at;
+	prio = op->mask & GPAMAP_SET_PRIO ? op->prio : region->prio;
+	last = op->mask & GPAMAP_SET_LAST ? op->last : region->last;
+	mark(txn->tree, region);
 	region->flags = (region->flags & ~flags) | op->flags;
 	if (op->mask & GPAMAP_SET_OFFSET)
 		region->offset = op->offset;
-	at = op->mask & GPAMAP_SET_AT ? op->at : region->at;
-	prio = op->mask & GPAMAP_SET_PRIO ? op->prio : region->prio;
-	if (at != region->at || prio != region->prio) {
+	if (at != region->at || prio != region->prio)
+		region->seq = ++txn->tree->seq;
+	if (container && (at != region->at || last != region->last)) {
 		region_detach(region);
 		region->at = at;
-		region->prio = prio;
-		region_attach(region, container, children_place(container, prio));
+		region->last = last;
+		region_attach(region, container);
 	}
+	region->last = last;
+	region->prio = prio;
+	mark(txn->tree, region);
 	return 0;
+}
+
+/* The root of spaces over @region, made if there is none. */
+static struct gpamap_root *root_get(struct gpamap_tree *tree, struct gpamap_region *region)
+{
+	struct gpamap_root *root = region->root;
+
+	if (!root) {
+		root = kzalloc(sizeof(*root), GPAMAP_GFP);
+		if (!root)
+			return NULL;
+		root->region = region;
+		list_add(&root->link, &tree->roots);
+		region->root = root;
+	}
+	root->nr_spaces++;
+	return root;
+}
+
+/* Whether there is a space like the one that @op makes, of which there can be one. */
+static bool space_is_taken(struct gpamap_tree *tree, const struct gpamap_op *op)
+{
+	struct gpamap_space *space;
+	unsigned long id;
+
+	if (op->kind == GPAMAP_SPACE_VIEW)
+		return false;
+	xa_for_each(&tree->spaces, id, space)
+		if (!space->dead && space->kind == op->kind && space->as_id == op->as_id)
+			return true;
+	return false;
 }
 
 static int op_space(struct gpamap_txn *txn, const struct gpamap_op *op,
 		    struct gpamap_undo *undo)
 {
 	struct gpamap_tree *tree = txn->tree;
-	struct gpamap_region *root;
+	struct gpamap_region *region;
 	struct gpamap_space *space;
 	int rc;
 
-	if (op->kind != GPAMAP_SPACE_MEMORY && op->kind != GPAMAP_SPACE_VIEW)
+	if (op->kind < GPAMAP_SPACE_MEMORY || op->kind > GPAMAP_SPACE_VIEW)
 		return -EOPNOTSUPP;
 	if (op_fields(op) & ~(F_KIND | F_REF | F_AS | F_NAME) || !op->ref)
 		return -EINVAL;
-	if (op->as_id)
-		return op->kind == GPAMAP_SPACE_MEMORY ? -EOPNOTSUPP : -EINVAL;
+	if (op->as_id && op->kind != GPAMAP_SPACE_MEMORY)
+		return -EINVAL;
+	if (op->as_id > 1)
+		return -EOPNOTSUPP;
 	rc = op_check_name(op);
 	if (rc)
 		return rc;
 	if (gpamap_tree_space(tree, op->id))
 		return -EEXIST;
-	root = gpamap_tree_region(tree, op->ref);
-	if (!root)
+	region = gpamap_tree_region(tree, op->ref);
+	if (!region)
 		return -ENOENT;
-	if (op->kind == GPAMAP_SPACE_MEMORY && gpamap_tree_memory_space(tree))
+	if (space_is_taken(tree, op))
 		return -EEXIST;
 	if (tree->nr_spaces >= GPAMAP_MAX_SPACES)
 		return -ENOSPC;
 
-	space = kzalloc(sizeof(*space), GFP_KERNEL_ACCOUNT);
+	space = kzalloc(sizeof(*space), GPAMAP_GFP);
 	if (!space)
 		return -ENOMEM;
 	space->id = op->id;
 	space->kind = op->kind;
 	space->as_id = op->as_id;
-	space->root = root;
 	memcpy(space->name, op->name, sizeof(space->name));
-
+	rc = -ENOMEM;
+	space->root = root_get(tree, region);
+	if (!space->root)
+		goto err_free;
 	rc = id_take(&tree->spaces, op->id, space, &undo->shadow);
-	if (rc) {
-		kfree(space);
-		return rc;
-	}
-	root->nr_spaces++;
+	if (rc)
+		goto err_put_root;
 	tree->nr_spaces++;
+	txn->spaces_changed = true;
 	undo->space = space;
 	return 0;
+
+err_put_root:
+	space->root->nr_spaces--;
+err_free:
+	kfree(space);
+	return rc;
 }
 
 static void undo_space(struct gpamap_txn *txn, struct gpamap_undo *undo)
@@ -547,7 +685,7 @@ static void undo_space(struct gpamap_txn *txn, struct gpamap_undo *undo)
 	space->root->nr_spaces--;
 	txn->tree->nr_spaces--;
 	id_restore(&txn->tree->spaces, space->id, undo->shadow);
-	space_free(space);
+	kfree(space);
 }
 
 static int op_space_destroy(struct gpamap_txn *txn, const struct gpamap_op *op,
@@ -565,6 +703,7 @@ static int op_space_destroy(struct gpamap_txn *txn, const struct gpamap_op *op,
 	space->root->nr_spaces--;
 	space->dead = true;
 	txn->tree->nr_spaces--;
+	txn->spaces_changed = true;
 	return 0;
 }
 
@@ -579,7 +718,7 @@ static const struct {
 	int (*apply)(struct gpamap_txn *txn, const struct gpamap_op *op,
 		     struct gpamap_undo *undo);
 	void (*undo)(struct gpamap_txn *txn, struct gpamap_undo *undo);
-} ops[] = {
+} op_table[] = {
 	[GPAMAP_OP_REGION] = { op_region, undo_region },
 	[GPAMAP_OP_ADD] = { op_add, undo_change },
 	[GPAMAP_OP_DEL] = { op_del, undo_change },
@@ -595,7 +734,7 @@ int gpamap_txn_begin(struct gpamap_txn *txn, struct gpamap_tree *tree, u32 max)
 	memset(txn, 0, sizeof(*txn));
 	txn->tree = tree;
 	txn->max = max;
-	txn->log = kvcalloc(max, sizeof(*txn->log), GFP_KERNEL_ACCOUNT);
+	txn->log = kvcalloc(max, sizeof(*txn->log), GPAMAP_GFP);
 	return txn->log ? 0 : -ENOMEM;
 }
 
@@ -608,10 +747,10 @@ int gpamap_txn_op(struct gpamap_txn *txn, const struct gpamap_op *op)
 
 	if (txn->nr == txn->max)
 		return -ENOSPC;
-	if (code >= ARRAY_SIZE(ops))
+	if (code >= ARRAY_SIZE(op_table))
 		return -EOPNOTSUPP;
-	code = array_index_nospec(code, ARRAY_SIZE(ops));
-	if (!ops[code].apply)
+	code = array_index_nospec(code, ARRAY_SIZE(op_table));
+	if (!op_table[code].apply)
 		return -EOPNOTSUPP;
 	if (!op->id)
 		return -EINVAL;
@@ -619,98 +758,224 @@ int gpamap_txn_op(struct gpamap_txn *txn, const struct gpamap_op *op)
 	undo = &txn->log[txn->nr];
 	memset(undo, 0, sizeof(*undo));
 	undo->code = code;
-	rc = ops[code].apply(txn, op, undo);
+	rc = op_table[code].apply(txn, op, undo);
 	if (rc)
 		return rc;
 	txn->nr++;
 	return 0;
 }
 
-static void txn_unrender(struct gpamap_txn *txn)
+/* The end of a transaction, either way: roots that nobody looks at go. */
+static void txn_end(struct gpamap_txn *txn)
 {
-	struct gpamap_space *space;
-	unsigned long id;
+	struct list_head *link, *next;
 
-	xa_for_each(&txn->tree->spaces, id, space) {
-		gpamap_flatview_free(space->next);
-		space->next = NULL;
+	for (link = txn->tree->roots.next; link != &txn->tree->roots; link = next) {
+		struct gpamap_root *root = list_entry(link, struct gpamap_root, link);
+
+		next = link->next;
+		root->dirty.nr = 0;
+		if (!root->nr_spaces)
+			root_free(root);
 	}
+	kvfree(txn->log);
 }
 
-/* Renders the view that every space will have; none on an error. */
+static void txn_unrender(struct gpamap_txn *txn)
+{
+	struct gpamap_root *root;
+
+	list_for_each_entry(root, &txn->tree->roots, link)
+		root_unrender(root);
+}
+
+/*
+ * Renders what may have changed: afterwards every root has in ->next the view that it
+ * will have, if it is another, and in ->changes how it differs. None on an error.
+ */
 int gpamap_txn_render(struct gpamap_txn *txn)
 {
-	struct gpamap_space *space;
-	unsigned long id;
+	struct gpamap_root *root;
 	int rc;
 
 	txn_unrender(txn);
-	xa_for_each(&txn->tree->spaces, id, space) {
-		if (space->dead)
+	list_for_each_entry(root, &txn->tree->roots, link) {
+		if (!root->nr_spaces || (root->view && !root->dirty.nr))
 			continue;
-		rc = gpamap_flatview_render(space->root, &space->next);
+		rc = gpamap_flatview_render(root->region, root->view, &root->dirty,
+					    &root->next);
+		if (!rc)
+			rc = gpamap_flatview_diff(root->view, root->next, &root->changes);
 		if (rc) {
 			txn_unrender(txn);
 			return rc;
 		}
+		if (root->view && !root->changes.nr_gone && !root->changes.nr_come)
+			root_unrender(root);
 	}
 	return 0;
 }
 
+/* After gpamap_txn_render(): whether a commit changes a view or the set of spaces. */
+bool gpamap_txn_changed(const struct gpamap_txn *txn)
+{
+	struct gpamap_root *root;
+
+	if (txn->spaces_changed)
+		return true;
+	list_for_each_entry(root, &txn->tree->roots, link)
+		if (root->next)
+			return true;
+	return false;
+}
+
 /*
- * After gpamap_txn_render(): makes the new views those of the spaces and forgets
- * what was destroyed. True if a view or the set of spaces has changed.
+ * After gpamap_txn_render(): the new views become the views, and what was destroyed
+ * is freed as soon as no reader can be at it. Nothing may point readers at the old
+ * views any more.
  */
-bool gpamap_txn_commit(struct gpamap_txn *txn)
+void gpamap_txn_commit(struct gpamap_txn *txn)
 {
 	struct gpamap_tree *tree = txn->tree;
-	struct gpamap_space *space;
-	bool changed = false;
-	unsigned long id;
+	struct gpamap_root *root;
 	u32 i;
 
+	list_for_each_entry(root, &tree->roots, link) {
+		if (!root->next)
+			continue;
+		gpamap_flatview_retire(root->view, root->next);
+		root->view = root->next;
+		root->next = NULL;
+		gpamap_changes_free(&root->changes);
+	}
 	for (i = 0; i < txn->nr; i++) {
 		struct gpamap_undo *undo = &txn->log[i];
 
+		cond_resched();
 		switch (undo->code) {
 		case GPAMAP_OP_DESTROY:
 			if (xa_load(&tree->regions, undo->region->id) == undo->region)
 				xa_erase(&tree->regions, undo->region->id);
-			kfree(undo->region);
+			if (undo->region->root)
+				root_free(undo->region->root);
+			kfree_rcu(undo->region, rcu);
 			break;
 		case GPAMAP_OP_SPACE_DESTROY:
-			changed = true;
 			if (xa_load(&tree->spaces, undo->space->id) == undo->space)
 				xa_erase(&tree->spaces, undo->space->id);
-			space_free(undo->space);
+			kfree(undo->space);
 			break;
 		}
 	}
-	xa_for_each(&tree->spaces, id, space) {
-		if (!space->view || !gpamap_flatview_equal(space->view, space->next))
-			changed = true;
-		gpamap_flatview_free(space->view);
-		space->view = space->next;
-		space->next = NULL;
-	}
-	kvfree(txn->log);
-	return changed;
+	txn_end(txn);
 }
 
 /* Takes back the last operation. */
-void gpamap_txn_undo(struct gpamap_txn *txn)
+static void txn_undo(struct gpamap_txn *txn)
 {
 	struct gpamap_undo *undo = &txn->log[--txn->nr];
 
-	txn_unrender(txn);
-	ops[undo->code].undo(txn, undo);
+	op_table[undo->code].undo(txn, undo);
 }
 
 /* Takes back all operations. */
 void gpamap_txn_abort(struct gpamap_txn *txn)
 {
 	txn_unrender(txn);
-	while (txn->nr)
-		gpamap_txn_undo(txn);
-	kvfree(txn->log);
+	while (txn->nr) {
+		cond_resched();
+		txn_undo(txn);
+	}
+	txn_end(txn);
+}
+
+/**
+ * gpamap_txn_blame() - Find the operation that brought trouble about
+ * @txn: The transaction, all of whose operations succeeded
+ * @ops: Its operations
+ * @bad: Whether there is trouble in the tree as it is: 0 no, 1 yes, or -errno to give
+ *	up. There is none before the first operation, and some after the last.
+ * @arg: For @bad
+ *
+ * Goes back and forth between the two until it has found a place where the trouble
+ * begins: n log n operations, log n calls of @bad. Afterwards the transaction can
+ * only be aborted.
+ *
+ * Return: the index of the operation, or GPAMAP_NO_OP when that could not be found
+ * out.
+ */
+u32 gpamap_txn_blame(struct gpamap_txn *txn, const struct gpamap_op *ops,
+		     int (*bad)(void *arg), void *arg)
+{
+	u32 good = 0, trouble = txn->nr;
+
+	while (trouble - good > 1) {
+		u32 middle = good + (trouble - good) / 2;
+		int rc = 0;
+
+		txn_unrender(txn);
+		while (txn->nr > middle)
+			txn_undo(txn);
+		while (!rc && txn->nr < middle)
+			rc = gpamap_txn_op(txn, &ops[txn->nr]);
+		if (!rc)
+			rc = bad(arg);
+		if (rc < 0)
+			return GPAMAP_NO_OP;
+		if (rc)
+			trouble = middle;
+		else
+			good = middle;
+	}
+	return trouble ? trouble - 1 : GPAMAP_NO_OP;
+}
+
+/* Roots by id last first, siblings the least visible first: the top is the next. */
+static int list_cmp(const void *a, const void *b)
+{
+	const struct gpamap_region *x = *(struct gpamap_region * const *)a;
+	const struct gpamap_region *y = *(struct gpamap_region * const *)b;
+
+	cond_resched();
+	if (!x->container)
+		return x->id > y->id ? -1 : 1;
+	return gpamap_region_precedes(x, y) ? 1 : -1;
+}
+
+/**
+ * gpamap_tree_list() - All regions, each followed by those it holds
+ * @tree: The tree, without an open transaction
+ * @out: nr_regions pointers: regions without container by id, those in one the most
+ *	visible first. To be freed with kvfree()
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int gpamap_tree_list(struct gpamap_tree *tree, struct gpamap_region ***out)
+{
+	struct gpamap_region **list, **stack, *region, *child;
+	u32 nr = 0, top = 0, from;
+	unsigned long id;
+
+	list = kvcalloc(2 * (size_t)tree->nr_regions, sizeof(*list), GPAMAP_GFP);
+	if (!list)
+		return -ENOMEM;
+	/* A region is in at most one of the two halves. */
+	stack = list + tree->nr_regions;
+	xa_for_each(&tree->regions, id, region)
+		if (!region->container)
+			stack[top++] = region;
+	sort(stack, top, sizeof(*stack), list_cmp, NULL);
+	while (top) {
+		region = stack[--top];
+		list[nr++] = region;
+		if (region->kind == GPAMAP_REGION_ALIAS)
+			continue;
+		from = top;
+		for (child = region_below(region, NULL); child;
+		     child = region_below(region, child))
+			stack[top++] = child;
+		sort(stack + from, top - from, sizeof(*stack), list_cmp, NULL);
+	}
+	*out = list;
+	return 0;
 }

@@ -47,7 +47,7 @@ FIXTURE(abi) {
 
 FIXTURE_SETUP(abi)
 {
-	self->fd = gpamap_open();
+	self->fd = map_open();
 	ASSERT_LE(0, self->fd);
 	ASSERT_EQ(0, guest_create(&self->guest));
 	self->ram = mmap(NULL, RAM_LEN, PROT_READ | PROT_WRITE,
@@ -94,7 +94,7 @@ FIXTURE(empty) {
 
 FIXTURE_SETUP(empty)
 {
-	self->fd = gpamap_open();
+	self->fd = map_open();
 	ASSERT_LE(0, self->fd);
 }
 
@@ -123,6 +123,7 @@ union cmd_buf {
 	struct gpamap_detach detach;
 	struct gpamap_apply apply;
 	struct gpamap_query query;
+	struct gpamap_lookup lookup;
 	unsigned char bytes[8192];
 };
 
@@ -139,6 +140,8 @@ static const struct cmd {
 	{ "APPLY", GPAMAP_APPLY, sizeof(struct gpamap_apply), 40,
 	  offsetof(struct gpamap_apply, __reserved) },
 	{ "QUERY", GPAMAP_QUERY, sizeof(struct gpamap_query), 40, -1 },
+	{ "LOOKUP", GPAMAP_LOOKUP, sizeof(struct gpamap_lookup), 72,
+	  offsetof(struct gpamap_lookup, __reserved) },
 };
 
 /*
@@ -172,6 +175,9 @@ static int cmd_prepare(const struct cmd *cmd, union cmd_buf *buf, int fd, int vm
 		buf->query.record_size = sizeof(info);
 		buf->query.count = 1;
 		break;
+	case GPAMAP_LOOKUP:
+		buf->lookup.space = SPACE;
+		break;
 	}
 	return 0;
 }
@@ -182,7 +188,7 @@ static int cmd_prepare(const struct cmd *cmd, union cmd_buf *buf, int fd, int vm
 /* Expects that the prepared command works; undoes an APPLY. */
 #define EXPECT_CMD_WORKS(_cmd, _buf)						\
 	do {									\
-		EXPECT_EQ(0, gpamap_ioctl(self->fd, (_cmd)->nr, _buf))		\
+		EXPECT_EQ(0, map_ioctl(self->fd, (_cmd)->nr, _buf))		\
 			TH_LOG("%s, size %u", (_cmd)->name, (_buf)->size);	\
 		if ((_cmd)->nr == GPAMAP_APPLY)					\
 			test_cmd_apply(self->fd, op_destroy(FREE_ID));		\
@@ -191,7 +197,7 @@ static int cmd_prepare(const struct cmd *cmd, union cmd_buf *buf, int fd, int vm
 #define EXPECT_CMD_FAILS(_errno, _cmd, _buf)					\
 	do {									\
 		struct snapshot *__snap = snapshot_take(self->fd);		\
-		EXPECT_EQ(-(_errno), gpamap_ioctl(self->fd, (_cmd)->nr, _buf))	\
+		EXPECT_EQ(-(_errno), map_ioctl(self->fd, (_cmd)->nr, _buf))	\
 			TH_LOG("%s, size %u", (_cmd)->name, (_buf)->size);	\
 		EXPECT_UNCHANGED(self->fd, __snap);				\
 		snapshot_free(__snap);						\
@@ -326,18 +332,18 @@ TEST_F(abi, cmd_unknown_number)
 	cmd = &cmds[0];
 	ASSERT_EQ(0, cmd_prepare(cmd, &buf, self->fd, self->guest.vm));
 	for (nr = 0; nr < 256; nr++) {
-		if (nr >= GPAMAP_CMD_ATTACH && nr <= GPAMAP_CMD_QUERY)
+		if (nr >= GPAMAP_CMD_ATTACH && nr <= GPAMAP_CMD_LOOKUP)
 			continue;
-		EXPECT_EQ(-ENOTTY, gpamap_ioctl(self->fd, _IO(GPAMAP_TYPE, nr), &buf))
+		EXPECT_EQ(-ENOTTY, map_ioctl(self->fd, _IO(GPAMAP_TYPE, nr), &buf))
 			TH_LOG("number 0x%x", nr);
 	}
 	for_each_cmd(cmd) {
 		ASSERT_EQ(0, cmd_prepare(cmd, &buf, self->fd, self->guest.vm));
 		nr = _IOC_NR(cmd->nr);
-		EXPECT_EQ(-ENOTTY, gpamap_ioctl(self->fd, _IO('g', nr), &buf));
-		EXPECT_EQ(-ENOTTY, gpamap_ioctl(self->fd, _IO(0xAE, nr), &buf));
-		EXPECT_EQ(-ENOTTY, gpamap_ioctl(self->fd, _IOW(GPAMAP_TYPE, nr, u32), &buf));
-		EXPECT_EQ(-ENOTTY, gpamap_ioctl(self->fd, _IOR(GPAMAP_TYPE, nr, u32), &buf));
+		EXPECT_EQ(-ENOTTY, map_ioctl(self->fd, _IO('g', nr), &buf));
+		EXPECT_EQ(-ENOTTY, map_ioctl(self->fd, _IO(0xAE, nr), &buf));
+		EXPECT_EQ(-ENOTTY, map_ioctl(self->fd, _IOW(GPAMAP_TYPE, nr, u32), &buf));
+		EXPECT_EQ(-ENOTTY, map_ioctl(self->fd, _IOR(GPAMAP_TYPE, nr, u32), &buf));
 	}
 }
 
@@ -362,15 +368,15 @@ TEST_F(abi, cmd_bad_pointer)
 		snap = snapshot_take(self->fd);
 		ASSERT_NE(NULL, snap);
 		for (p = bad; p < bad + ARRAY_SIZE(bad); p++)
-			EXPECT_EQ(-EFAULT, gpamap_ioctl(self->fd, cmd->nr, *p))
+			EXPECT_EQ(-EFAULT, map_ioctl(self->fd, cmd->nr, *p))
 				TH_LOG("%s at %p", cmd->name, *p);
 		/* The size can be read, what follows cannot. */
 		memcpy(tail, &cmd->size, 4);
-		EXPECT_EQ(-EFAULT, gpamap_ioctl(self->fd, cmd->nr, tail));
+		EXPECT_EQ(-EFAULT, map_ioctl(self->fd, cmd->nr, tail));
 		/* The known part can be read, the tail cannot. */
 		buf.size = cmd->size + 8;
 		memcpy(self->page + PAGE - cmd->size, &buf, cmd->size);
-		EXPECT_EQ(-EFAULT, gpamap_ioctl(self->fd, cmd->nr,
+		EXPECT_EQ(-EFAULT, map_ioctl(self->fd, cmd->nr,
 						self->page + PAGE - cmd->size));
 		EXPECT_UNCHANGED(self->fd, snap);
 		snapshot_free(snap);
@@ -388,7 +394,8 @@ TEST_F(abi, cmd_readonly_memory)
 		ASSERT_EQ(0, mprotect(self->page, PAGE, PROT_READ | PROT_WRITE));
 		memcpy(self->page, &buf, cmd->size);
 		ASSERT_EQ(0, mprotect(self->page, PAGE, PROT_READ));
-		if (cmd->nr == GPAMAP_APPLY || cmd->nr == GPAMAP_QUERY)
+		if (cmd->nr == GPAMAP_APPLY || cmd->nr == GPAMAP_QUERY ||
+		    cmd->nr == GPAMAP_LOOKUP)
 			EXPECT_CMD_FAILS(EFAULT, cmd, (union cmd_buf *)self->page);
 		else
 			EXPECT_CMD_WORKS(cmd, (union cmd_buf *)self->page);
@@ -446,7 +453,7 @@ TEST_F(abi, attach_wrong_fd)
 	EXPECT_NO_VM(open_named_kvm_vm("/dev/kvm"));
 	EXPECT_NO_VM(open_named_kvm_vm(GPAMAP_DEVICE));
 	EXPECT_NO_VM(memfd_create("kvm-vm", MFD_CLOEXEC));
-	EXPECT_NO_VM(gpamap_open());
+	EXPECT_NO_VM(map_open());
 	EXPECT_NO_VM(dup(self->guest.vcpu));
 	if (!ioctl(self->guest.vm, KVM_CREATE_DEVICE, &device))
 		EXPECT_NO_VM((int)device.fd);
@@ -501,7 +508,7 @@ TEST_F(empty, attach_vm_of_parent)
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
-		int fd = gpamap_open();
+		int fd = map_open();
 
 		if (_test_cmd_attach(self->fd, guest.vm, 0, 0) != -EIO)
 			_exit(1);
@@ -558,7 +565,7 @@ TEST_F(abi, attach_slot_range)
 
 TEST_F(abi, attach_order)
 {
-	int other = gpamap_open(), vm;
+	int other = map_open(), vm;
 	struct guest guest2;
 
 	ASSERT_LE(0, other);
@@ -587,7 +594,7 @@ TEST_F(abi, attach_order)
 	/* A map that is closed lets its VM go. */
 	test_cmd_attach(other, guest2.vm, 0, 100);
 	close(other);
-	other = gpamap_open();
+	other = map_open();
 	ASSERT_LE(0, other);
 	test_cmd_attach(other, guest2.vm, 0, 100);
 	close(other);
@@ -630,7 +637,7 @@ static int apply(int fd, const void *ops, u32 nr_ops, u32 op_size, u32 *failed_o
 		.op_size = op_size,
 		.out_failed_op = 0x5eed,
 	};
-	int rc = gpamap_ioctl(fd, GPAMAP_APPLY, &cmd);
+	int rc = map_ioctl(fd, GPAMAP_APPLY, &cmd);
 
 	*failed_op = cmd.out_failed_op;
 	return rc;
@@ -646,12 +653,12 @@ TEST_F(abi, apply_nothing)
 	};
 	struct snapshot *snap = snapshot_take(self->fd);
 
-	ASSERT_EQ(0, gpamap_ioctl(self->fd, GPAMAP_APPLY, &cmd));
+	ASSERT_EQ(0, map_ioctl(self->fd, GPAMAP_APPLY, &cmd));
 	EXPECT_EQ(GPAMAP_NO_OP, cmd.out_failed_op);
 	EXPECT_EQ(query_info(self->fd).generation, cmd.out_generation);
 	/* Neither is the pointer looked at. */
 	cmd.ops = 1;
-	EXPECT_EQ(0, gpamap_ioctl(self->fd, GPAMAP_APPLY, &cmd));
+	EXPECT_EQ(0, map_ioctl(self->fd, GPAMAP_APPLY, &cmd));
 	EXPECT_UNCHANGED(self->fd, snap);
 	snapshot_free(snap);
 }
@@ -775,6 +782,10 @@ TEST_F(abi, op_unused_members)
 		  op_rom(FREE_ID, 0xfff, self->ram) },
 		{ "alias", M_FLAGS | M_KIND | M_LAST | M_NAME | M_REF | M_OFFSET,
 		  op_alias(FREE_ID, RAM, 0, 0xfff) },
+		{ "romd", M_FLAGS | M_KIND | M_LAST | M_NAME | M_HVA,
+		  op_flags(op_romd(FREE_ID, 0xfff, self->ram), GPAMAP_REGION_ROMD_MODE) },
+		{ "reserved", M_FLAGS | M_KIND | M_LAST | M_NAME,
+		  op_reserved(FREE_ID, 0xfff) },
 		{ "add", M_REF | M_AT | M_PRIO, op_add(LOOSE, ROOT, 0, 0) },
 		{ "del", 0, op_del(RAM) },
 		{ "destroy", 0, op_destroy(LOOSE) },
@@ -783,6 +794,7 @@ TEST_F(abi, op_unused_members)
 		{ "set at", M_MASK | M_AT, op_at(RAM, 0x10000) },
 		{ "set prio", M_MASK | M_PRIO, op_prio(RAM, 5) },
 		{ "set offset", M_MASK | M_OFFSET, op_offset(ALIAS, 0) },
+		{ "set last", M_MASK | M_LAST, op_last(RAM, 0x1fff) },
 		{ "space", M_KIND | M_REF | M_AS | M_NAME,
 		  op_space(FREE_ID, GPAMAP_SPACE_VIEW, ROOT) },
 		{ "space destroy", 0, op_space_destroy(VIEW) },
@@ -833,8 +845,8 @@ TEST_F(abi, op_unused_members)
 TEST_F(abi, op_unknown_values)
 {
 	static const u32 codes[] = { 0, 8, 9, 100, INT_MAX, UINT_MAX };
-	static const u32 kinds[] = { 0, 6, 7, 100, INT_MAX, UINT_MAX };
-	static const u32 space_kinds[] = { 0, GPAMAP_SPACE_IO, 4, 100, UINT_MAX };
+	static const u32 kinds[] = { 0, 8, 9, 100, INT_MAX, UINT_MAX };
+	static const u32 space_kinds[] = { 0, 4, 100, UINT_MAX };
 	struct gpamap_op op;
 	u32 i, bit;
 
@@ -851,21 +863,21 @@ TEST_F(abi, op_unknown_values)
 	for (i = 0; i < ARRAY_SIZE(space_kinds); i++)
 		test_err_apply(EOPNOTSUPP, 0, self->fd,
 			       op_space(FREE_ID, space_kinds[i], ROOT));
-	for (bit = 1 << 2; bit; bit <<= 1) {
+	for (bit = 1 << 5; bit; bit <<= 1) {
 		test_err_apply(EOPNOTSUPP, 0, self->fd,
 			       op_flags(op_io(FREE_ID, 0xfff), bit));
 		op = op_enable(RAM, false);
 		op.flags |= bit;
 		test_err_apply(EOPNOTSUPP, 0, self->fd, op);
 	}
-	for (bit = 1 << 5; bit; bit <<= 1) {
+	for (bit = 1 << 9; bit; bit <<= 1) {
 		op = op_prio(RAM, 1);
 		op.mask |= bit;
 		test_err_apply(EOPNOTSUPP, 0, self->fd, op);
 	}
-	/* Another address space of KVM's. */
+	/* An address space that KVM does not have anywhere. */
 	op = op_space(FREE_ID, GPAMAP_SPACE_MEMORY, ROOT);
-	op.as_id = 1;
+	op.as_id = 2;
 	test_cmd_detach(self->fd);
 	test_cmd_apply(self->fd, op_space_destroy(SPACE));
 	test_err_apply(EOPNOTSUPP, 0, self->fd, op);
@@ -1161,13 +1173,13 @@ TEST_F_TIMEOUT(empty, limit_regions, 120)
 		ops[i] = op_io(i + 1, 0xfff);
 	test_cmd_apply_ops(self->fd, ops, GPAMAP_MAX_REGIONS);
 	EXPECT_EQ((u32)GPAMAP_MAX_REGIONS, query_info(self->fd).nr_regions);
-	test_err_apply(ENOSPC, 0, self->fd, op_io(20000, 0));
-	test_err_apply(ENOSPC, 4, self->fd, op_destroy(7), op_io(20000, 0),
-		       op_destroy(20000), op_io(7, 0), op_io(20001, 0));
-	test_cmd_apply(self->fd, op_destroy(7), op_io(20000, 0));
+	test_err_apply(ENOSPC, 0, self->fd, op_io(200000, 0));
+	test_err_apply(ENOSPC, 4, self->fd, op_destroy(7), op_io(200000, 0),
+		       op_destroy(200000), op_io(7, 0), op_io(200001, 0));
+	test_cmd_apply(self->fd, op_destroy(7), op_io(200000, 0));
 	test_err_apply(ENOSPC, 0, self->fd, op_io(7, 0));
 	for (i = 0; i < GPAMAP_MAX_REGIONS; i++)
-		ops[i] = op_destroy(i + 1 == 7 ? 20000 : i + 1);
+		ops[i] = op_destroy(i + 1 == 7 ? 200000 : i + 1);
 	test_cmd_apply_ops(self->fd, ops, GPAMAP_MAX_REGIONS);
 	EXPECT_EQ(0u, query_info(self->fd).nr_regions);
 }
@@ -1264,7 +1276,7 @@ TEST_F(empty, limit_depth_mixed)
 	test_cmd_apply(self->fd, op_container(202, 0xfff), op_add(202, 1000, 0, 0));
 }
 
-#define WIDTH 256
+#define WIDTH 512
 
 /* WIDTH aliases of a container with WIDTH regions that do not touch. */
 TEST_F_TIMEOUT(empty, limit_ranges, 120)
@@ -1276,8 +1288,8 @@ TEST_F_TIMEOUT(empty, limit_ranges, 120)
 	ops[nr++] = op_container(1, U64_MAX);
 	ops[nr++] = op_container(2, 0xffff);
 	for (i = 0; i < WIDTH; i++) {
-		ops[nr++] = op_io(1000 + i, 0x7f);
-		ops[nr++] = op_add(1000 + i, 2, i * 0x100, 0);
+		ops[nr++] = op_io(1000 + i, 0x3f);
+		ops[nr++] = op_add(1000 + i, 2, i * 0x80, 0);
 		ops[nr++] = op_alias(2000 + i, 2, 0, 0xffff);
 		ops[nr++] = op_add(2000 + i, 1, i * 0x10000ULL, 0);
 	}
@@ -1296,7 +1308,7 @@ TEST_F_TIMEOUT(empty, limit_ranges, 120)
 		       op_del(1000), op_add(1000, 2, 0, 0), op_enable(2000, false));
 }
 
-#define LEVELS 18
+#define LEVELS 20
 
 /* 2^LEVELS ways from the root to region 1, with two aliases a level. */
 static u32 bomb(struct gpamap_op *ops, u32 levels)
@@ -1382,7 +1394,8 @@ TEST_F(empty, query_info)
 	memset(&info, 0xff, sizeof(info));
 	test_cmd_query(self->fd, GPAMAP_QUERY_INFO, 0, &info, sizeof(info), &count);
 	EXPECT_EQ(1u, count);
-	EXPECT_EQ((u64)GPAMAP_FEATURE_SLOTS, info.features);
+	EXPECT_EQ((u64)GPAMAP_FEATURE_SLOTS | GPAMAP_FEATURE_LOOKUP | GPAMAP_FEATURE_POLL,
+		  info.features);
 	EXPECT_EQ(0u, info.generation);
 	EXPECT_EQ(0u, info.state);
 	EXPECT_EQ((u32)GPAMAP_NAME_LEN, info.name_len);
@@ -1702,7 +1715,7 @@ TEST_F(empty, batch_makes_and_uses)
 
 TEST_F(empty, maps_are_independent)
 {
-	int other = gpamap_open();
+	int other = map_open();
 	struct snapshot *snap;
 
 	ASSERT_LE(0, other);

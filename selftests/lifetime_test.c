@@ -72,7 +72,7 @@ static int setup_map(struct setup *setup)
 	};
 	int rc;
 
-	setup->fd = gpamap_open();
+	setup->fd = map_open();
 	if (setup->fd < 0)
 		return setup->fd;
 	rc = _test_cmd_apply(setup->fd, ops, ARRAY_SIZE(ops), NULL, NULL);
@@ -836,7 +836,7 @@ TEST_F_TIMEOUT(life, many_maps, 60)
 	u32 i;
 
 	for (i = 0; i < NR_MAPS; i++) {
-		fds[i] = gpamap_open();
+		fds[i] = map_open();
 		ASSERT_LE(0, fds[i]);
 		test_cmd_apply(fds[i], op_container(ROOT, U64_MAX),
 			       op_ram(MEM, PAGE - 1, self->s.mem),
@@ -906,7 +906,7 @@ TEST_F(life, debugfs_contents)
 	ASSERT_NE(NULL, slots);
 	ASSERT_EQ(3u, count);
 	for (i = 0, p = text; i < count; i++) {
-		snprintf(line, sizeof(line), "  %016llx-%016llx slot %u hva 0x%llx %s region %u\n",
+		snprintf(line, sizeof(line), "  %016llx-%016llx as 0 slot %u hva 0x%llx %s region %u\n",
 			 slots[i].gpa, slots[i].gpa + slots[i].npages * PAGE - 1,
 			 slots[i].slot, slots[i].hva, slots[i].flags ? "ro" : "rw",
 			 slots[i].region);
@@ -921,7 +921,7 @@ TEST_F(life, debugfs_contents)
 	/* The spaces, then the regions in the order of QUERY, each by its id. */
 	text = debugfs_read(dir, "tree");
 	ASSERT_NE(NULL, text);
-	EXPECT_NE(NULL, strstr(text, "space 2 \"rom only\" root=10 kind=view\n"));
+	EXPECT_NE(NULL, strstr(text, "space 2 \"rom only\" root=10 kind=view as=0\n"));
 	EXPECT_NE(NULL, strstr(text, "12 alias \"window\" last=0xfff of=2 offset=0x1000 readonly disabled\n"));
 	EXPECT_NE(NULL, strstr(text, "  11 io \"uart\" last=0xff at=0x102400 prio=7\n"));
 	regions = query_all(self->s.fd, GPAMAP_QUERY_REGIONS, 0, &count);

@@ -63,7 +63,7 @@ FIXTURE_SETUP(slots)
 	self->other = tagged_memory(OTHER_TAG);
 	ASSERT_NE(NULL, self->mem);
 	ASSERT_NE(NULL, self->other);
-	self->fd = gpamap_open();
+	self->fd = map_open();
 	ASSERT_LE(0, self->fd);
 	test_cmd_apply(self->fd, op_container(ROOT, U64_MAX),
 		       op_ram(MEM, MEM_PAGES * PAGE - 1, self->mem),
@@ -391,7 +391,7 @@ TEST_F(slots, close_leaves_slots)
 	EXPECT_EQ(0, guest_set_slot(&self->guest, 0, 0, A, 0, self->mem));
 	EXPECT_EQ(0, guest_set_slot(&self->guest, 1, 0, B, 0, self->other));
 	EXPECT_MMIO(A);
-	self->fd = gpamap_open();
+	self->fd = map_open();
 	ASSERT_LE(0, self->fd);
 	test_cmd_attach(self->fd, self->guest.vm, 0, 64);
 }

@@ -28,7 +28,7 @@ FIXTURE(tree) {
 
 FIXTURE_SETUP(tree)
 {
-	self->fd = gpamap_open();
+	self->fd = map_open();
 	ASSERT_LE(0, self->fd);
 	test_cmd_apply(self->fd, op_container(ROOT, 0xfffff),
 		       op_space(SPACE, GPAMAP_SPACE_VIEW, ROOT));
@@ -531,7 +531,7 @@ FIXTURE_SETUP(slots)
 	self->mem = mmap(NULL, MEM_PAGES * PAGE, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, (void *)self->mem);
-	self->fd = gpamap_open();
+	self->fd = map_open();
 	ASSERT_LE(0, self->fd);
 	test_cmd_apply(self->fd, op_container(ROOT, 0xffffffff),
 		       op_space(SPACE, GPAMAP_SPACE_MEMORY, ROOT));
@@ -875,7 +875,7 @@ static int model_rebuild(const struct model *model)
 	struct gpamap_op ops[2 * NR_IDS + 2];
 	bool made[NR_IDS + 1] = { false };
 	u32 nr = 0, left = model->nr, i;
-	int fd = gpamap_open();
+	int fd = map_open();
 
 	if (fd < 0)
 		return fd;
@@ -923,7 +923,7 @@ FIXTURE_SETUP(model)
 	/* Every unit knows where it is. */
 	for (i = 0; i < (NR_IDS + 1) * ID_MEM; i += UNIT)
 		*(u64 *)(self->mem + i) = (uintptr_t)self->mem + i;
-	self->fd = gpamap_open();
+	self->fd = map_open();
 	ASSERT_LE(0, self->fd);
 	test_cmd_apply(self->fd, op_container(ROOT, UNITS * UNIT - 1),
 		       op_space(SPACE, GPAMAP_SPACE_MEMORY, ROOT));

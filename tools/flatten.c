@@ -35,14 +35,16 @@ static int fail_at(const struct flatten *f, unsigned int line, const char *what,
 static void print_views(struct flatten *f)
 {
 	char line[GPAMAP_RANGE_LINE_LEN];
+	const struct gpamap_range *range;
+	struct gpamap_cursor cursor;
 	struct gpamap_space *space;
 	unsigned long id;
-	u32 i;
 
 	xa_for_each(&f->tree.spaces, id, space) {
 		printf("address-space: %s\n", space->name);
-		for (i = 0; i < space->view->nr; i++) {
-			gpamap_range_print(line, sizeof(line), &space->view->ranges[i]);
+		range = gpamap_flatview_first(&cursor, space->root->view);
+		for (; range; range = gpamap_flatview_next(&cursor)) {
+			gpamap_range_print(line, sizeof(line), range);
 			puts(line);
 		}
 	}
@@ -69,14 +71,23 @@ static int do_op(struct flatten *f, const struct gpamap_op *op)
 	return 0;
 }
 
+static int still_bad(void *arg)
+{
+	struct flatten *f = arg;
+	int rc = gpamap_txn_render(&f->txn);
+
+	return rc == -ENOMEM ? rc : !!rc;
+}
+
 /* The commit failed with @err: names the operation without which it would not. */
 static int blame(struct flatten *f, int err)
 {
-	do
-		gpamap_txn_undo(&f->txn);
-	while (gpamap_txn_render(&f->txn) && f->txn.nr);
-	return fail_at(f, f->lines[f->txn.nr], gpamap_op_error(&f->ops[f->txn.nr], err),
-		       err);
+	u32 nr = gpamap_txn_blame(&f->txn, f->ops, still_bad, f);
+
+	if (nr == GPAMAP_NO_OP)
+		return fail_at(f, gpamap_mapfile_line(f->file), gpamap_op_error(NULL, err),
+			       err);
+	return fail_at(f, f->lines[nr], gpamap_op_error(&f->ops[nr], err), err);
 }
 
 static int do_commit(struct flatten *f, bool each)

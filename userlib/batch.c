@@ -79,58 +79,56 @@ static int batch_named(struct gpamap_batch *batch, struct gpamap_op *op, const c
 	return gpamap_batch_op(batch, op);
 }
 
-int gpamap_batch_container(struct gpamap_batch *batch, uint32_t id, const char *name,
-			   uint64_t last)
+static int batch_region(struct gpamap_batch *batch, uint32_t id, uint32_t kind,
+			uint32_t flags, const char *name, uint64_t last, const void *mem)
 {
 	struct gpamap_op op = {
 		.code = GPAMAP_OP_REGION,
 		.id = id,
-		.kind = GPAMAP_REGION_CONTAINER,
+		.kind = kind,
+		.flags = flags,
 		.last = last,
+		.hva = (uintptr_t)mem,
 	};
 
 	return batch_named(batch, &op, name);
+}
+
+int gpamap_batch_container(struct gpamap_batch *batch, uint32_t id, const char *name,
+			   uint64_t last)
+{
+	return batch_region(batch, id, GPAMAP_REGION_CONTAINER, 0, name, last, NULL);
 }
 
 int gpamap_batch_ram(struct gpamap_batch *batch, uint32_t id, const char *name,
 		     uint64_t last, const void *mem)
 {
-	struct gpamap_op op = {
-		.code = GPAMAP_OP_REGION,
-		.id = id,
-		.kind = GPAMAP_REGION_RAM,
-		.last = last,
-		.hva = (uintptr_t)mem,
-	};
-
-	return batch_named(batch, &op, name);
+	return batch_region(batch, id, GPAMAP_REGION_RAM, 0, name, last, mem);
 }
 
 int gpamap_batch_rom(struct gpamap_batch *batch, uint32_t id, const char *name,
 		     uint64_t last, const void *mem)
 {
-	struct gpamap_op op = {
-		.code = GPAMAP_OP_REGION,
-		.id = id,
-		.kind = GPAMAP_REGION_ROM,
-		.last = last,
-		.hva = (uintptr_t)mem,
-	};
-
-	return batch_named(batch, &op, name);
+	return batch_region(batch, id, GPAMAP_REGION_ROM, 0, name, last, mem);
 }
 
 int gpamap_batch_io(struct gpamap_batch *batch, uint32_t id, const char *name,
 		    uint64_t last)
 {
-	struct gpamap_op op = {
-		.code = GPAMAP_OP_REGION,
-		.id = id,
-		.kind = GPAMAP_REGION_IO,
-		.last = last,
-	};
+	return batch_region(batch, id, GPAMAP_REGION_IO, 0, name, last, NULL);
+}
 
-	return batch_named(batch, &op, name);
+int gpamap_batch_romd(struct gpamap_batch *batch, uint32_t id, const char *name,
+		      uint64_t last, const void *mem)
+{
+	return batch_region(batch, id, GPAMAP_REGION_ROMD, GPAMAP_REGION_ROMD_MODE, name,
+			    last, mem);
+}
+
+int gpamap_batch_reserved(struct gpamap_batch *batch, uint32_t id, const char *name,
+			  uint64_t last)
+{
+	return batch_region(batch, id, GPAMAP_REGION_RESERVED, 0, name, last, NULL);
 }
 
 int gpamap_batch_alias(struct gpamap_batch *batch, uint32_t id, const char *name,
@@ -176,25 +174,58 @@ int gpamap_batch_destroy(struct gpamap_batch *batch, uint32_t id)
 	return gpamap_batch_op(batch, &op);
 }
 
-int gpamap_batch_set_enabled(struct gpamap_batch *batch, uint32_t id, bool enabled)
+static int batch_set_flags(struct gpamap_batch *batch, uint32_t id, uint32_t mask,
+			   uint32_t flags)
 {
 	struct gpamap_op op = {
 		.code = GPAMAP_OP_SET,
 		.id = id,
-		.mask = GPAMAP_SET_ENABLED,
-		.flags = enabled ? 0 : GPAMAP_REGION_DISABLED,
+		.mask = mask,
+		.flags = flags,
 	};
 
 	return gpamap_batch_op(batch, &op);
 }
 
+int gpamap_batch_set_enabled(struct gpamap_batch *batch, uint32_t id, bool enabled)
+{
+	return batch_set_flags(batch, id, GPAMAP_SET_ENABLED,
+			       enabled ? 0 : GPAMAP_REGION_DISABLED);
+}
+
 int gpamap_batch_set_readonly(struct gpamap_batch *batch, uint32_t id, bool readonly)
+{
+	return batch_set_flags(batch, id, GPAMAP_SET_READONLY,
+			       readonly ? GPAMAP_REGION_READONLY : 0);
+}
+
+int gpamap_batch_set_nonvolatile(struct gpamap_batch *batch, uint32_t id,
+				 bool nonvolatile)
+{
+	return batch_set_flags(batch, id, GPAMAP_SET_NONVOLATILE,
+			       nonvolatile ? GPAMAP_REGION_NONVOLATILE : 0);
+}
+
+int gpamap_batch_set_unmergeable(struct gpamap_batch *batch, uint32_t id,
+				 bool unmergeable)
+{
+	return batch_set_flags(batch, id, GPAMAP_SET_UNMERGEABLE,
+			       unmergeable ? GPAMAP_REGION_UNMERGEABLE : 0);
+}
+
+int gpamap_batch_set_romd(struct gpamap_batch *batch, uint32_t id, bool romd)
+{
+	return batch_set_flags(batch, id, GPAMAP_SET_ROMD,
+			       romd ? GPAMAP_REGION_ROMD_MODE : 0);
+}
+
+int gpamap_batch_set_last(struct gpamap_batch *batch, uint32_t id, uint64_t last)
 {
 	struct gpamap_op op = {
 		.code = GPAMAP_OP_SET,
 		.id = id,
-		.mask = GPAMAP_SET_READONLY,
-		.flags = readonly ? GPAMAP_REGION_READONLY : 0,
+		.mask = GPAMAP_SET_LAST,
+		.last = last,
 	};
 
 	return gpamap_batch_op(batch, &op);
@@ -244,6 +275,20 @@ int gpamap_batch_space(struct gpamap_batch *batch, uint32_t id, const char *name
 		.id = id,
 		.kind = kind,
 		.ref = root,
+	};
+
+	return batch_named(batch, &op, name);
+}
+
+int gpamap_batch_memory_space(struct gpamap_batch *batch, uint32_t id, const char *name,
+			      uint32_t root, uint32_t as_id)
+{
+	struct gpamap_op op = {
+		.code = GPAMAP_OP_SPACE,
+		.id = id,
+		.kind = GPAMAP_SPACE_MEMORY,
+		.ref = root,
+		.as_id = as_id,
 	};
 
 	return batch_named(batch, &op, name);

@@ -31,10 +31,11 @@ static const struct {
 	  "the region is attached, not empty, an alias's target or a space's root" },
 	{ GPAMAP_OP_SET, -ENOENT, "there is no such region, or it is in no container" },
 	{ GPAMAP_OP_SET, -EINVAL,
-	  "only an alias has an offset, or the memory cannot be mapped there" },
+	  "a value that this kind of region does not have, or unmappable memory" },
+	{ GPAMAP_OP_SET, -EOVERFLOW, "the host memory goes beyond the address space" },
 	{ GPAMAP_OP_SPACE, -EEXIST, "there is such a space already" },
 	{ GPAMAP_OP_SPACE, -ENOENT, "there is no region with the id of the root" },
-	{ GPAMAP_OP_SPACE, -EOPNOTSUPP, "this kind of space is not supported" },
+	{ GPAMAP_OP_SPACE, -EOPNOTSUPP, "this kind or number of space is not supported" },
 	{ GPAMAP_OP_SPACE, -ENOSPC, "there are too many spaces, ranges or memslots" },
 	{ GPAMAP_OP_SPACE_DESTROY, -ENOENT, "there is no such space" },
 

@@ -66,7 +66,10 @@ GPAMAP_API int gpamap_from_fd(int fd, struct gpamap **out);
  */
 GPAMAP_API void gpamap_close(struct gpamap *map);
 
-/** The file descriptor of the map; it stays the library's. */
+/**
+ * The file descriptor of the map; it stays the library's. poll() says POLLIN when the
+ * generation differs from the one that a query told last.
+ */
 GPAMAP_API int gpamap_fd(const struct gpamap *map);
 
 /**
@@ -122,6 +125,12 @@ GPAMAP_API int gpamap_batch_rom(struct gpamap_batch *batch, uint32_t id,
 /** Accesses leave to the VMM as KVM_EXIT_MMIO. */
 GPAMAP_API int gpamap_batch_io(struct gpamap_batch *batch, uint32_t id,
 			       const char *name, uint64_t last);
+/** A rom device, in romd mode: reads come from @mem, writes leave to the VMM. */
+GPAMAP_API int gpamap_batch_romd(struct gpamap_batch *batch, uint32_t id,
+				 const char *name, uint64_t last, const void *mem);
+/** Nothing may be here: accesses leave to the VMM. */
+GPAMAP_API int gpamap_batch_reserved(struct gpamap_batch *batch, uint32_t id,
+				     const char *name, uint64_t last);
 /** A window of @last + 1 bytes onto region @target, from its byte @offset on. */
 GPAMAP_API int gpamap_batch_alias(struct gpamap_batch *batch, uint32_t id,
 				  const char *name, uint64_t last, uint32_t target,
@@ -141,6 +150,17 @@ GPAMAP_API int gpamap_batch_set_enabled(struct gpamap_batch *batch, uint32_t id,
 /** Make what is seen through region @id read-only, or writable again. */
 GPAMAP_API int gpamap_batch_set_readonly(struct gpamap_batch *batch, uint32_t id,
 					 bool readonly);
+/** Told in the flat view of what is seen through region @id. */
+GPAMAP_API int gpamap_batch_set_nonvolatile(struct gpamap_batch *batch, uint32_t id,
+					    bool nonvolatile);
+/** Whether ranges seen through region @id stay apart from their neighbours. */
+GPAMAP_API int gpamap_batch_set_unmergeable(struct gpamap_batch *batch, uint32_t id,
+					    bool unmergeable);
+/** Take rom device @id into romd mode, or out of it: then all accesses leave. */
+GPAMAP_API int gpamap_batch_set_romd(struct gpamap_batch *batch, uint32_t id, bool romd);
+/** Change the length - 1. */
+GPAMAP_API int gpamap_batch_set_last(struct gpamap_batch *batch, uint32_t id,
+				     uint64_t last);
 /** Move region @id in its container; it comes to lie above its equals. */
 GPAMAP_API int gpamap_batch_set_at(struct gpamap_batch *batch, uint32_t id,
 				   uint64_t at);
@@ -154,6 +174,9 @@ GPAMAP_API int gpamap_batch_set_offset(struct gpamap_batch *batch, uint32_t id,
 /** Make space @id, an enum gpamap_space_kind, that looks at region @root. */
 GPAMAP_API int gpamap_batch_space(struct gpamap_batch *batch, uint32_t id,
 				  const char *name, uint32_t kind, uint32_t root);
+/** Make the memory space of KVM address space @as_id: 0, or 1 for SMM. */
+GPAMAP_API int gpamap_batch_memory_space(struct gpamap_batch *batch, uint32_t id,
+					 const char *name, uint32_t root, uint32_t as_id);
 GPAMAP_API int gpamap_batch_space_destroy(struct gpamap_batch *batch, uint32_t id);
 
 /**
@@ -195,6 +218,15 @@ GPAMAP_API int gpamap_query_ranges(struct gpamap *map, uint32_t space,
 GPAMAP_API int gpamap_query_slots(struct gpamap *map, struct gpamap_slot_info **out,
 				  uint32_t *nr);
 
+/**
+ * What is at @addr of a space. Never waits for a commit.
+ * @out: receives the answer in its out_ members.
+ *
+ * -ENOENT: no such space, or nothing is seen there.
+ */
+GPAMAP_API int gpamap_lookup(struct gpamap *map, uint32_t space, uint64_t addr,
+			     struct gpamap_lookup *out);
+
 /* ---- map files -------------------------------------------------------- */
 
 /** A text file of operations that is being read. */
@@ -211,6 +243,10 @@ enum gpamap_mapfile_item {
  * Errors: -ENOMEM and those of open(2).
  */
 GPAMAP_API int gpamap_mapfile_open(const char *path, struct gpamap_mapfile **out);
+/**
+ * Closes the file and unmaps the memory that gpamap_mapfile_apply() has allocated, so
+ * close it only when no VM uses the map any more.
+ */
 GPAMAP_API void gpamap_mapfile_close(struct gpamap_mapfile *file);
 
 /**
@@ -222,7 +258,17 @@ GPAMAP_API void gpamap_mapfile_close(struct gpamap_mapfile *file);
  * says what is wrong), -ENOMEM, -EIO, -EISDIR.
  */
 GPAMAP_API int gpamap_mapfile_next(struct gpamap_mapfile *file, struct gpamap_op *op);
-/** Number of the line read last, from 1. */
+/**
+ * Applies the rest of the file to a live map of this process, one batch a commit; what
+ * comes after the last commit is read and left out. Memory regions without hva get
+ * anonymous memory, zeroed and not reserved, that belongs to @file.
+ *
+ * Returns 0; the errors of gpamap_mapfile_next() and gpamap_apply(), with
+ * gpamap_mapfile_line() at the operation to blame and the sentence for it in
+ * gpamap_mapfile_error(). Commits before the one that failed stay applied.
+ */
+GPAMAP_API int gpamap_mapfile_apply(struct gpamap_mapfile *file, struct gpamap *map);
+/** Number of the line read last, or that an error is about, from 1. */
 GPAMAP_API unsigned int gpamap_mapfile_line(const struct gpamap_mapfile *file);
 /** What was wrong with it; "" if nothing was. Valid until the next call. */
 GPAMAP_API const char *gpamap_mapfile_error(const struct gpamap_mapfile *file);

@@ -2,11 +2,13 @@
 /*
  * The map file: a text file of operations, one a line, read one by one.
  *
- *	region ID KIND "NAME" last=N [of=ID offset=N] [hva=N] [readonly] [disabled]
+ *	region ID KIND "NAME" last=N [of=ID offset=N] [hva=N] [readonly] [nonvolatile]
+ *		[disabled] [romd=0|1] [unmergeable]
  *	add ID to ID at=N prio=N
  *	del ID
  *	destroy ID
- *	set ID KEY=VALUE...		enabled readonly at prio offset
+ *	set ID KEY=VALUE...	enabled readonly nonvolatile romd unmergeable last at prio
+ *		offset
  *	space "NAME" root=ID [kind=memory|io|view] [as=N]
  *	commit
  *
@@ -23,9 +25,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include "internal.h"
 
+/* Host memory that was made for a region. */
+struct memory {
+	struct memory *next;
+	void *addr;
+	size_t len;
+};
+
 struct gpamap_mapfile {
+	struct memory *memory;
 	FILE *file;
 	char *line;
 	size_t line_max;
@@ -37,6 +49,7 @@ struct gpamap_mapfile {
 	char *pos;
 	char *word;		/* the word taken last */
 	bool quoted;		/* it stood in quotes */
+	unsigned int keys;	/* those seen so far */
 };
 
 /* Keys, as a set. */
@@ -53,7 +66,13 @@ enum {
 	KEY_ROOT = 1 << 9,
 	KEY_KIND = 1 << 10,
 	KEY_AS = 1 << 11,
+	KEY_NONVOLATILE = 1 << 12,
+	KEY_UNMERGEABLE = 1 << 13,
+	KEY_ROMD = 1 << 14,
 };
+
+/* Keys that have no value when a region is made. */
+#define KEYS_FLAG (KEY_READONLY | KEY_DISABLED | KEY_NONVOLATILE | KEY_UNMERGEABLE)
 
 static const struct {
 	const char *word;
@@ -64,15 +83,12 @@ static const struct {
 	{ "rom", GPAMAP_REGION_ROM },
 	{ "io", GPAMAP_REGION_IO },
 	{ "alias", GPAMAP_REGION_ALIAS },
+	{ "romd", GPAMAP_REGION_ROMD },
+	{ "reserved", GPAMAP_REGION_RESERVED },
 }, space_kinds[] = {
 	{ "memory", GPAMAP_SPACE_MEMORY },
 	{ "io", GPAMAP_SPACE_IO },
 	{ "view", GPAMAP_SPACE_VIEW },
-};
-
-/* Words of the language that this version cannot express. */
-static const char * const unsupported[] = {
-	"romd", "reserved", "nonvolatile", "unmergeable",
 };
 
 int gpamap_mapfile_open(const char *path, struct gpamap_mapfile **out)
@@ -100,6 +116,13 @@ void gpamap_mapfile_close(struct gpamap_mapfile *mf)
 
 	if (!mf)
 		return;
+	while (mf->memory) {
+		struct memory *memory = mf->memory;
+
+		mf->memory = memory->next;
+		munmap(memory->addr, memory->len);
+		free(memory);
+	}
 	fclose(mf->file);
 	free(mf->line);
 	free(mf);
@@ -260,11 +283,6 @@ static int need_name(struct gpamap_mapfile *mf, struct gpamap_op *op)
 
 static int bad_word(struct gpamap_mapfile *mf, const char *what, const char *word)
 {
-	size_t i;
-
-	for (i = 0; i < sizeof(unsupported) / sizeof(unsupported[0]); i++)
-		if (!strcmp(word, unsupported[i]))
-			return fail(mf, -EOPNOTSUPP, "\"%s\" is not supported", word);
 	return fail(mf, -EINVAL, "unknown %s \"%.32s\"", what, word);
 }
 
@@ -287,7 +305,7 @@ static const struct key {
 	unsigned int key;
 	uint32_t set;
 } keys[] = {
-	{ "last", KEY_LAST, 0 },
+	{ "last", KEY_LAST, GPAMAP_SET_LAST },
 	{ "of", KEY_OF, 0 },
 	{ "offset", KEY_OFFSET, GPAMAP_SET_OFFSET },
 	{ "hva", KEY_HVA, 0 },
@@ -299,7 +317,28 @@ static const struct key {
 	{ "root", KEY_ROOT, 0 },
 	{ "kind", KEY_KIND, 0 },
 	{ "as", KEY_AS, 0 },
+	{ "nonvolatile", KEY_NONVOLATILE, GPAMAP_SET_NONVOLATILE },
+	{ "unmergeable", KEY_UNMERGEABLE, GPAMAP_SET_UNMERGEABLE },
+	{ "romd", KEY_ROMD, GPAMAP_SET_ROMD },
 };
+
+/* The flag of struct gpamap_op that a key stands for, when its value is @on. */
+static uint32_t key_flag(unsigned int key, bool on)
+{
+	switch (key) {
+	case KEY_READONLY:
+		return on ? GPAMAP_REGION_READONLY : 0;
+	case KEY_NONVOLATILE:
+		return on ? GPAMAP_REGION_NONVOLATILE : 0;
+	case KEY_UNMERGEABLE:
+		return on ? GPAMAP_REGION_UNMERGEABLE : 0;
+	case KEY_ROMD:
+		return on ? GPAMAP_REGION_ROMD_MODE : 0;
+	case KEY_DISABLED:
+		return on ? GPAMAP_REGION_DISABLED : 0;
+	}
+	return on ? 0 : GPAMAP_REGION_DISABLED;	/* enabled */
+}
 
 static int read_value(struct gpamap_mapfile *mf, struct gpamap_op *op, unsigned int key,
 		      const char *value)
@@ -319,13 +358,13 @@ static int read_value(struct gpamap_mapfile *mf, struct gpamap_op *op, unsigned 
 	case KEY_KIND:
 		return read_space_kind(mf, value, &op->kind);
 	case KEY_READONLY:
+	case KEY_NONVOLATILE:
+	case KEY_UNMERGEABLE:
+	case KEY_ROMD:
 	case KEY_DISABLED:
 	case KEY_ENABLED:
 		rc = value ? read_bool(mf, value, &on) : 0;
-		if (key == KEY_READONLY && on)
-			op->flags |= GPAMAP_REGION_READONLY;
-		if (key == KEY_DISABLED ? on : key == KEY_ENABLED && !on)
-			op->flags |= GPAMAP_REGION_DISABLED;
+		op->flags |= key_flag(key, on);
 		return rc;
 	}
 
@@ -343,17 +382,17 @@ static int read_value(struct gpamap_mapfile *mf, struct gpamap_op *op, unsigned 
 
 /*
  * Takes the keys up to the end of the line: those of @need must be there, those
- * of @may can be. In a statement other than SET, readonly and disabled have no
+ * of @may can be. In a statement other than SET the keys of KEYS_FLAG have no
  * value; everything else has one.
  */
 static int read_keys(struct gpamap_mapfile *mf, struct gpamap_op *op, unsigned int need,
 		     unsigned int may)
 {
 	bool set = op->code == GPAMAP_OP_SET;
-	unsigned int seen = 0;
 	size_t i;
 	int rc;
 
+	mf->keys = 0;
 	while ((rc = next_word(mf)) > 0) {
 		char *value = mf->quoted ? NULL : strchr(mf->word, '=');
 		bool flag;
@@ -366,9 +405,9 @@ static int read_keys(struct gpamap_mapfile *mf, struct gpamap_op *op, unsigned i
 				break;
 		if (i == sizeof(keys) / sizeof(keys[0]))
 			return bad_word(mf, "word", mf->word);
-		if (seen & keys[i].key)
+		if (mf->keys & keys[i].key)
 			return fail(mf, -EINVAL, "%s stands there twice", keys[i].word);
-		flag = !set && keys[i].key & (KEY_READONLY | KEY_DISABLED);
+		flag = !set && keys[i].key & KEYS_FLAG;
 		if (flag && value)
 			return fail(mf, -EINVAL, "%s has no value", keys[i].word);
 		if (!flag && !value)
@@ -376,16 +415,16 @@ static int read_keys(struct gpamap_mapfile *mf, struct gpamap_op *op, unsigned i
 		rc = read_value(mf, op, keys[i].key, value);
 		if (rc)
 			return rc;
-		seen |= keys[i].key;
+		mf->keys |= keys[i].key;
 		if (set)
 			op->mask |= keys[i].set;
 	}
 	if (rc)
 		return rc;
 	for (i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
-		if (keys[i].key & need & ~seen)
+		if (keys[i].key & need & ~mf->keys)
 			return fail(mf, -EINVAL, "%s=... is missing", keys[i].word);
-	if (set && !seen)
+	if (set && !mf->keys)
 		return fail(mf, -EINVAL, "there is nothing to set");
 	return 0;
 }
@@ -393,7 +432,7 @@ static int read_keys(struct gpamap_mapfile *mf, struct gpamap_op *op, unsigned i
 static int read_region(struct gpamap_mapfile *mf, struct gpamap_op *op)
 {
 	unsigned int need = KEY_LAST;
-	unsigned int may = KEY_READONLY | KEY_DISABLED;
+	unsigned int may = KEYS_FLAG;
 	size_t i;
 	int rc;
 
@@ -413,13 +452,21 @@ static int read_region(struct gpamap_mapfile *mf, struct gpamap_op *op)
 	case GPAMAP_REGION_ALIAS:
 		need |= KEY_OF | KEY_OFFSET;
 		break;
+	case GPAMAP_REGION_ROMD:
+		may |= KEY_HVA | KEY_ROMD;
+		break;
 	case GPAMAP_REGION_RAM:
 	case GPAMAP_REGION_ROM:
 		may |= KEY_HVA;
 		break;
 	}
 	rc = need_name(mf, op);
-	return rc ? rc : read_keys(mf, op, need, may);
+	if (rc)
+		return rc;
+	rc = read_keys(mf, op, need, may);
+	if (op->kind == GPAMAP_REGION_ROMD && !(mf->keys & KEY_ROMD))
+		op->flags |= GPAMAP_REGION_ROMD_MODE;
+	return rc;
 }
 
 static int read_add(struct gpamap_mapfile *mf, struct gpamap_op *op)
@@ -454,8 +501,10 @@ static int read_set(struct gpamap_mapfile *mf, struct gpamap_op *op)
 
 	op->code = GPAMAP_OP_SET;
 	rc = need_id(mf, "the id of the region", &op->id);
-	return rc ? rc : read_keys(mf, op, 0, KEY_ENABLED | KEY_READONLY | KEY_AT |
-					      KEY_PRIO | KEY_OFFSET);
+	return rc ? rc : read_keys(mf, op, 0, KEY_ENABLED | KEY_READONLY |
+					      KEY_NONVOLATILE | KEY_UNMERGEABLE |
+					      KEY_ROMD | KEY_LAST | KEY_AT | KEY_PRIO |
+					      KEY_OFFSET);
 }
 
 static int read_space(struct gpamap_mapfile *mf, struct gpamap_op *op)
@@ -529,6 +578,98 @@ int gpamap_mapfile_next(struct gpamap_mapfile *mf, struct gpamap_op *op)
 		if (rc > 0)
 			rc = read_statement(mf, op);
 	} while (!rc);
+	errno = saved;
+	return rc;
+}
+
+/* Host memory for a region that the file gives none. */
+static int add_memory(struct gpamap_mapfile *mf, struct gpamap_op *op)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+	struct memory *memory;
+
+	if (op->last > SIZE_MAX / 2)
+		return fail(mf, -ENOMEM, "so much memory cannot be allocated");
+	memory = malloc(sizeof(*memory));
+	if (!memory)
+		return fail(mf, -ENOMEM, "out of memory");
+	memory->len = (op->last / page + 1) * page;
+	memory->addr = mmap(NULL, memory->len, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (memory->addr == MAP_FAILED) {
+		free(memory);
+		return fail(mf, -ENOMEM, "so much memory cannot be allocated");
+	}
+	memory->next = mf->memory;
+	mf->memory = memory;
+	op->hva = (uintptr_t)memory->addr;
+	return 0;
+}
+
+static bool needs_memory(const struct gpamap_op *op)
+{
+	return op->code == GPAMAP_OP_REGION && !op->hva &&
+	       (op->kind == GPAMAP_REGION_RAM || op->kind == GPAMAP_REGION_ROM ||
+		op->kind == GPAMAP_REGION_ROMD);
+}
+
+/* Applies the batch; an error is told for the line of the operation to blame. */
+static int apply_batch(struct gpamap_mapfile *mf, struct gpamap *map,
+		       const struct gpamap_batch *batch, const unsigned int *lines)
+{
+	uint32_t failed;
+	int rc;
+
+	rc = gpamap_apply(map, batch, &failed);
+	if (!rc)
+		return 0;
+	if (failed < batch->nr)
+		mf->nr_line = lines[failed];
+	return fail(mf, rc, "%s", gpamap_op_error(gpamap_batch_get(batch, failed), rc));
+}
+
+/* Appends an operation that was read, and notes its line. */
+static int append(struct gpamap_mapfile *mf, struct gpamap_batch *batch,
+		  struct gpamap_op *op, unsigned int **lines)
+{
+	unsigned int *p;
+	int rc;
+
+	rc = needs_memory(op) ? add_memory(mf, op) : 0;
+	if (rc)
+		return rc;
+	rc = gpamap_batch_op(batch, op);
+	p = reallocarray(*lines, batch->max, sizeof(*p));
+	if (rc || !p)
+		return fail(mf, -ENOMEM, "out of memory");
+	*lines = p;
+	p[batch->nr - 1] = mf->nr_line;
+	return 0;
+}
+
+int gpamap_mapfile_apply(struct gpamap_mapfile *mf, struct gpamap *map)
+{
+	struct gpamap_batch *batch;
+	unsigned int *lines = NULL;
+	struct gpamap_op op;
+	int saved = errno;
+	int item, rc;
+
+	rc = gpamap_batch_new(&batch);
+	if (rc)
+		return fail(mf, rc, "out of memory");
+	while (!rc && (item = gpamap_mapfile_next(mf, &op)) != GPAMAP_MAPFILE_END) {
+		if (item < 0) {
+			rc = item;
+		} else if (item == GPAMAP_MAPFILE_OP) {
+			rc = append(mf, batch, &op, &lines);
+		} else {
+			rc = apply_batch(mf, map, batch, lines);
+			gpamap_batch_reset(batch);
+		}
+	}
+	gpamap_batch_free(batch);
+	free(lines);
 	errno = saved;
 	return rc;
 }

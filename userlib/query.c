@@ -75,3 +75,14 @@ int gpamap_query_slots(struct gpamap *map, struct gpamap_slot_info **out, uint32
 {
 	return query(map, GPAMAP_QUERY_SLOTS, 0, sizeof(**out), (void **)out, nr);
 }
+
+int gpamap_lookup(struct gpamap *map, uint32_t space, uint64_t addr,
+		  struct gpamap_lookup *out)
+{
+	*out = (struct gpamap_lookup){
+		.size = sizeof(*out),
+		.space = space,
+		.addr = addr,
+	};
+	return gpamap_ioctl(map, GPAMAP_LOOKUP, out);
+}

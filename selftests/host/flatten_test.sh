@@ -128,10 +128,20 @@ line id_hex_empty '4: "0x" is not a number (EINVAL)' 'del 0x'
 line id_quoted '4: the id of the region is missing (EINVAL)' 'del "1"'
 line kind_missing '4: the kind of the region is missing (EINVAL)' 'region 3'
 line kind_unknown '4: unknown kind of region "disk" (EINVAL)' 'region 3 disk "x" last=1'
-line kind_romd '4: "romd" is not supported (EOPNOTSUPP)' 'region 3 romd "x" last=1'
-line kind_reserved '4: "reserved" is not supported (EOPNOTSUPP)' 'region 3 reserved "x" last=1'
-line flag_nonvolatile '4: "nonvolatile" is not supported (EOPNOTSUPP)' 'region 3 ram "x" last=1 nonvolatile'
-line flag_unmergeable '4: "unmergeable" is not supported (EOPNOTSUPP)' 'region 3 ram "x" last=1 unmergeable'
+line romd_2 '4: "2" is neither 0 nor 1 (EINVAL)' 'region 3 romd "x" last=1 romd=2'
+line romd_no_value '4: romd needs a value (EINVAL)' 'region 3 romd "x" last=1 romd'
+line romd_of_io '4: unknown word "romd" (EINVAL)' 'region 3 io "x" last=1 romd=1'
+line unmergeable_with_value '4: unmergeable has no value (EINVAL)' \
+	'region 3 io "x" last=1 unmergeable=1'
+line set_romd_of_alias \
+	'4: a value that this kind of region does not have, or unmappable memory (EINVAL)' \
+	'set 2 romd=1'
+line set_last_wraps '5: the host memory goes beyond the address space (EOVERFLOW)' \
+	'region 3 ram "x" last=0xfff hva=0xfffffffffffff000\nset 3 last=0x1000'
+line space_as_2 '4: this kind or number of space is not supported (EOPNOTSUPP)' \
+	'space "t" root=1 kind=memory as=2'
+line two_io_spaces '5: there is such a space already (EEXIST)' \
+	'space "t" root=1 kind=io\nspace "u" root=1 kind=io'
 line name_missing '4: a name in double quotes is missing (EINVAL)' 'region 3 io x last=1'
 line name_open '4: the name has no closing quote (EINVAL)' 'region 3 io "x last=1'
 line name_glued '4: a blank is missing after the name (EINVAL)' 'region 3 io "x"last=1'
@@ -178,21 +188,17 @@ line destroy_root \
 line destroy_unknown '4: there is no region with this id (ENOENT)' 'destroy 9'
 line set_nothing '4: there is nothing to set (EINVAL)' 'set 2'
 line set_unknown_key '4: unknown word "colour" (EINVAL)' 'set 2 colour=1'
-line set_romd '4: "romd" is not supported (EOPNOTSUPP)' 'set 2 romd=1'
 line set_enabled_2 '4: "2" is neither 0 nor 1 (EINVAL)' 'set 2 enabled=2'
 line set_readonly_plain '4: readonly needs a value (EINVAL)' 'set 2 readonly'
-line set_last '4: unknown word "last" (EINVAL)' 'set 2 last=1'
 line set_at_detached '4: there is no such region, or it is in no container (ENOENT)' 'set 2 at=1'
 line set_offset_of_container \
-	'4: only an alias has an offset, or the memory cannot be mapped there (EINVAL)' \
+	'4: a value that this kind of region does not have, or unmappable memory (EINVAL)' \
 	'set 1 offset=1'
 line set_unknown_id '4: there is no such region, or it is in no container (ENOENT)' 'set 9 enabled=1'
 line space_name_missing '4: a name in double quotes is missing (EINVAL)' 'space root=1'
 line space_root_missing '4: root=... is missing (EINVAL)' 'space "t"'
 line space_root_unknown '4: there is no region with the id of the root (ENOENT)' 'space "t" root=9'
 line space_kind_unknown '4: unknown kind of space "disk" (EINVAL)' 'space "t" root=1 kind=disk'
-line space_kind_io '4: this kind of space is not supported (EOPNOTSUPP)' 'space "t" root=1 kind=io'
-line space_as '4: this kind of space is not supported (EOPNOTSUPP)' 'space "t" root=1 kind=memory as=1'
 line space_view_as '4: malformed operation, or memory that cannot be mapped (EINVAL)' \
 	'space "t" root=1 as=1'
 line two_memory_spaces '5: there is such a space already (EEXIST)' \

@@ -20,14 +20,14 @@
 #include <unistd.h>
 #include "gpamap_util.h"
 
-int gpamap_open(void)
+int map_open(void)
 {
 	int fd = open(GPAMAP_DEVICE, O_RDWR | O_CLOEXEC);
 
 	return fd < 0 ? -errno : fd;
 }
 
-int gpamap_ioctl(int fd, unsigned long cmd, void *arg)
+int map_ioctl(int fd, unsigned long cmd, void *arg)
 {
 	return ioctl(fd, cmd, arg) ? -errno : 0;
 }
@@ -41,14 +41,14 @@ int _test_cmd_attach(int fd, int vm_fd, u32 first_slot, u32 nr_slots)
 		.nr_slots = nr_slots,
 	};
 
-	return gpamap_ioctl(fd, GPAMAP_ATTACH, &cmd);
+	return map_ioctl(fd, GPAMAP_ATTACH, &cmd);
 }
 
 int _test_cmd_detach(int fd)
 {
 	struct gpamap_detach cmd = { .size = sizeof(cmd) };
 
-	return gpamap_ioctl(fd, GPAMAP_DETACH, &cmd);
+	return map_ioctl(fd, GPAMAP_DETACH, &cmd);
 }
 
 int _test_cmd_apply(int fd, const struct gpamap_op *ops, u32 nr_ops, u32 *failed_op,
@@ -61,7 +61,7 @@ int _test_cmd_apply(int fd, const struct gpamap_op *ops, u32 nr_ops, u32 *failed
 		.op_size = sizeof(*ops),
 		.out_failed_op = 0x5eed,
 	};
-	int rc = gpamap_ioctl(fd, GPAMAP_APPLY, &cmd);
+	int rc = map_ioctl(fd, GPAMAP_APPLY, &cmd);
 
 	if (failed_op)
 		*failed_op = cmd.out_failed_op;
@@ -81,7 +81,7 @@ int _test_cmd_query(int fd, u32 what, u32 space, void *records, u32 record_size,
 		.record_size = record_size,
 		.count = *count,
 	};
-	int rc = gpamap_ioctl(fd, GPAMAP_QUERY, &cmd);
+	int rc = map_ioctl(fd, GPAMAP_QUERY, &cmd);
 
 	*count = cmd.count;
 	return rc;
@@ -139,6 +139,16 @@ struct gpamap_info query_info(int fd)
 	return info;
 }
 
+int _test_cmd_lookup(int fd, u32 space, u64 addr, struct gpamap_lookup *out)
+{
+	*out = (struct gpamap_lookup){
+		.size = sizeof(*out),
+		.space = space,
+		.addr = addr,
+	};
+	return map_ioctl(fd, GPAMAP_LOOKUP, out);
+}
+
 static struct gpamap_op op_new(u32 id, u32 kind, u64 last)
 {
 	return (struct gpamap_op){
@@ -173,6 +183,19 @@ struct gpamap_op op_rom(u32 id, u64 last, const void *hva)
 struct gpamap_op op_io(u32 id, u64 last)
 {
 	return op_new(id, GPAMAP_REGION_IO, last);
+}
+
+struct gpamap_op op_romd(u32 id, u64 last, const void *hva)
+{
+	struct gpamap_op op = op_new(id, GPAMAP_REGION_ROMD, last);
+
+	op.hva = (uintptr_t)hva;
+	return op;
+}
+
+struct gpamap_op op_reserved(u32 id, u64 last)
+{
+	return op_new(id, GPAMAP_REGION_RESERVED, last);
 }
 
 struct gpamap_op op_alias(u32 id, u32 target, u64 offset, u64 last)
@@ -265,6 +288,34 @@ struct gpamap_op op_offset(u32 id, u64 offset)
 		.mask = GPAMAP_SET_OFFSET,
 		.offset = offset,
 	};
+}
+
+struct gpamap_op op_last(u32 id, u64 last)
+{
+	return (struct gpamap_op){
+		.code = GPAMAP_OP_SET,
+		.id = id,
+		.mask = GPAMAP_SET_LAST,
+		.last = last,
+	};
+}
+
+struct gpamap_op op_romd_mode(u32 id, bool on)
+{
+	return (struct gpamap_op){
+		.code = GPAMAP_OP_SET,
+		.id = id,
+		.mask = GPAMAP_SET_ROMD,
+		.flags = on ? GPAMAP_REGION_ROMD_MODE : 0,
+	};
+}
+
+struct gpamap_op op_memory_space(u32 id, u32 root, u32 as_id)
+{
+	struct gpamap_op op = op_space(id, GPAMAP_SPACE_MEMORY, root);
+
+	op.as_id = as_id;
+	return op;
 }
 
 struct gpamap_op op_space(u32 id, u32 kind, u32 root)

@@ -33,10 +33,10 @@ typedef int32_t s32;
 #endif
 
 /* A map; -errno. */
-int gpamap_open(void);
+int map_open(void);
 
 /* ioctl(), with 0 or -errno. */
-int gpamap_ioctl(int fd, unsigned long cmd, void *arg);
+int map_ioctl(int fd, unsigned long cmd, void *arg);
 
 int _test_cmd_attach(int fd, int vm_fd, u32 first_slot, u32 nr_slots);
 int _test_cmd_detach(int fd);
@@ -46,6 +46,9 @@ int _test_cmd_apply(int fd, const struct gpamap_op *ops, u32 nr_ops, u32 *failed
 /* @count: room in, number out. */
 int _test_cmd_query(int fd, u32 what, u32 space, void *records, u32 record_size,
 		    u32 *count);
+
+/* What is at @addr; 0 or -errno. */
+int _test_cmd_lookup(int fd, u32 space, u64 addr, struct gpamap_lookup *out);
 
 /* All records, in an array to be freed; NULL with errno set. */
 void *query_all(int fd, u32 what, u32 space, u32 *count);
@@ -58,6 +61,8 @@ struct gpamap_op op_container(u32 id, u64 last);
 struct gpamap_op op_ram(u32 id, u64 last, const void *hva);
 struct gpamap_op op_rom(u32 id, u64 last, const void *hva);
 struct gpamap_op op_io(u32 id, u64 last);
+struct gpamap_op op_romd(u32 id, u64 last, const void *hva);
+struct gpamap_op op_reserved(u32 id, u64 last);
 struct gpamap_op op_alias(u32 id, u32 target, u64 offset, u64 last);
 struct gpamap_op op_flags(struct gpamap_op op, u32 flags);
 struct gpamap_op op_name(struct gpamap_op op, const char *name);
@@ -69,7 +74,10 @@ struct gpamap_op op_readonly(u32 id, bool readonly);
 struct gpamap_op op_at(u32 id, u64 at);
 struct gpamap_op op_prio(u32 id, s32 prio);
 struct gpamap_op op_offset(u32 id, u64 offset);
+struct gpamap_op op_last(u32 id, u64 last);
+struct gpamap_op op_romd_mode(u32 id, bool on);
 struct gpamap_op op_space(u32 id, u32 kind, u32 root);
+struct gpamap_op op_memory_space(u32 id, u32 root, u32 as_id);
 struct gpamap_op op_space_destroy(u32 id);
 
 /* All that QUERY tells of a map. NULL with errno set if it cannot be had. */

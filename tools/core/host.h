@@ -55,12 +55,20 @@ extern long host_fail_alloc;
 void *host_alloc(size_t n, size_t len);
 
 #define GFP_KERNEL_ACCOUNT 0
+#define __GFP_NOWARN 0
 #define kzalloc(len, gfp) host_alloc(1, len)
+#define kmalloc(len, gfp) host_alloc(1, len)
 #define kvzalloc(len, gfp) host_alloc(1, len)
 #define kvmalloc(len, gfp) host_alloc(1, len)
 #define kvcalloc(n, len, gfp) host_alloc(n, len)
 #define kfree(p) free(p)
 #define kvfree(p) free(p)
+/* There are no readers beside this thread. */
+#define kfree_rcu(p, member) free(p)
+#define kvfree_rcu(p, member) free(p)
+struct rcu_head {
+	void *unused[2];
+};
 
 #define sort(base, n, len, cmp, swp) qsort(base, n, len, cmp)
 void *memchr_inv(const void *p, int c, size_t len);
@@ -70,7 +78,8 @@ struct list_head {
 	struct list_head *next, *prev;
 };
 
-#define list_entry(p, type, member) ((type *)((char *)(p) - offsetof(type, member)))
+#define container_of(p, type, member) ((type *)((char *)(p) - offsetof(type, member)))
+#define list_entry(p, type, member) container_of(p, type, member)
 #define list_for_each_entry(pos, head, member) \
 	for (pos = list_entry((head)->next, __typeof__(*pos), member); \
 	     &pos->member != (head); \
@@ -103,6 +112,27 @@ static inline void list_del_init(struct list_head *item)
 }
 
 #define list_del(item) list_del_init(item)
+
+/* The interval tree, interval_tree.c. */
+struct interval_tree_node {
+	u64 start;
+	u64 last;
+	u64 subtree_last;
+	struct interval_tree_node *parent, *left, *right;
+	u32 weight;
+};
+
+struct rb_root_cached {
+	struct interval_tree_node *node;
+};
+
+#define RB_ROOT_CACHED (struct rb_root_cached){ NULL }
+void interval_tree_insert(struct interval_tree_node *node, struct rb_root_cached *root);
+void interval_tree_remove(struct interval_tree_node *node, struct rb_root_cached *root);
+struct interval_tree_node *interval_tree_iter_first(struct rb_root_cached *root,
+						    u64 start, u64 last);
+struct interval_tree_node *interval_tree_iter_next(struct interval_tree_node *node,
+						   u64 start, u64 last);
 
 /* The part of the xarray that maps ids to objects: here an array sorted by id. */
 struct xa_entry {

@@ -33,7 +33,8 @@
  *  - ENOTTY: unknown command.
  *  - EINVAL: malformed: a structure too short, a spare member not zero, a
  *    member set that the operation does not use, a bad combination.
- *  - E2BIG: bytes or members from the future are not zero.
+ *  - E2BIG: bytes or members from the future are not zero, or a size is larger
+ *    than a page.
  *  - EOPNOTSUPP: a known member holds a value or flag that is not supported.
  *  - EBADF: a file descriptor is not open.
  *  - ENOENT: no object with that id.
@@ -61,16 +62,17 @@ enum {
 	GPAMAP_CMD_DETACH,
 	GPAMAP_CMD_APPLY,
 	GPAMAP_CMD_QUERY,
+	GPAMAP_CMD_LOOKUP,
 };
 
 /* The limits of this version. GPAMAP_QUERY_INFO tells those of the kernel. */
 #define GPAMAP_NAME_LEN 64	/* bytes of a name, with its closing zero */
-#define GPAMAP_MAX_REGIONS 16384	/* regions of a map */
+#define GPAMAP_MAX_REGIONS 131072	/* regions of a map */
 #define GPAMAP_MAX_SPACES 64	/* address spaces of a map */
 #define GPAMAP_MAX_DEPTH 64	/* regions on a path, from the root down */
-#define GPAMAP_MAX_RANGES 65536	/* flat ranges of one view */
-#define GPAMAP_MAX_PATHS 262144	/* ways from a root to the regions below it */
-#define GPAMAP_MAX_OPS 16384	/* operations of one batch */
+#define GPAMAP_MAX_RANGES 262144	/* flat ranges of one view */
+#define GPAMAP_MAX_PATHS 1048576	/* ways from roots to regions, in one commit */
+#define GPAMAP_MAX_OPS 131072	/* operations of one batch */
 
 /* out_failed_op when no single operation is to blame. */
 #define GPAMAP_NO_OP 0xffffffffU
@@ -87,7 +89,8 @@ enum {
  * Binds the map to a VM of the calling process and creates the memslots that
  * the view of the map's memory space calls for. From then on the slot ids of
  * the range belong to the map: the caller must not have used any of them and
- * must leave them alone. Slots outside the range stay the caller's; one that
+ * must leave them alone: KVM takes the creation of a slot that is there already
+ * for a move, and what the map undoes later is lost to the caller. Slots outside the range stay the caller's; one that
  * lies where a slot of the map is to be is an error at the commit (EEXIST).
  *
  * The map holds the VM file until GPAMAP_DETACH or until the map is closed, so
@@ -135,6 +138,10 @@ struct gpamap_detach {
  * @GPAMAP_REGION_ROM: Memory of the host that the guest cannot write
  * @GPAMAP_REGION_IO: Accesses leave to the VMM (KVM_EXIT_MMIO)
  * @GPAMAP_REGION_ALIAS: A window onto another region
+ * @GPAMAP_REGION_ROMD: A rom device: in romd mode (GPAMAP_REGION_ROMD_MODE) memory of
+ *	the host that the guest reads, while its writes leave to the VMM; out of it
+ *	like io
+ * @GPAMAP_REGION_RESERVED: Nothing may be here: accesses leave to the VMM
  */
 enum gpamap_region_kind {
 	GPAMAP_REGION_CONTAINER = 1,
@@ -142,22 +149,32 @@ enum gpamap_region_kind {
 	GPAMAP_REGION_ROM = 3,
 	GPAMAP_REGION_IO = 4,
 	GPAMAP_REGION_ALIAS = 5,
+	GPAMAP_REGION_ROMD = 6,
+	GPAMAP_REGION_RESERVED = 7,
 };
 
 /**
  * enum gpamap_region_flags - Properties of a region, or of a flat range
  * @GPAMAP_REGION_READONLY: What is seen through this region cannot be written
  * @GPAMAP_REGION_DISABLED: The region and all below it are not seen
+ * @GPAMAP_REGION_NONVOLATILE: What is seen through this region keeps its contents
+ *	without power; told, not acted upon
+ * @GPAMAP_REGION_UNMERGEABLE: What is seen through this region never joins a
+ *	neighbour in the flat view
+ * @GPAMAP_REGION_ROMD_MODE: A rom device is in romd mode (kind romd only)
  */
 enum gpamap_region_flags {
 	GPAMAP_REGION_READONLY = 1 << 0,
 	GPAMAP_REGION_DISABLED = 1 << 1,
+	GPAMAP_REGION_NONVOLATILE = 1 << 2,
+	GPAMAP_REGION_UNMERGEABLE = 1 << 3,
+	GPAMAP_REGION_ROMD_MODE = 1 << 4,
 };
 
 /**
  * enum gpamap_space_kind - What stands behind an address space
  * @GPAMAP_SPACE_MEMORY: The guest-physical memory of the attached VM
- * @GPAMAP_SPACE_IO: The ports of the attached VM (not supported yet)
+ * @GPAMAP_SPACE_IO: The ports of the attached VM; accesses leave to the VMM
  * @GPAMAP_SPACE_VIEW: Nothing: a view to look at
  */
 enum gpamap_space_kind {
@@ -169,7 +186,7 @@ enum gpamap_space_kind {
 /**
  * enum gpamap_op_code - Operations of a batch
  * @GPAMAP_OP_REGION: Make region @id of @kind, @last and @name, detached. Takes
- *	@flags; @hva for ram and rom; @ref (the target) and @offset for an alias.
+ *	@flags; @hva for ram, rom and romd; @ref (the target) and @offset for an alias.
  *	EEXIST the id is taken; ENOENT no such target; EOPNOTSUPP unknown kind or
  *	flag; EOVERFLOW @hva + @last wraps; ELOOP too deep; ENOSPC
  *	GPAMAP_MAX_REGIONS reached; EINVAL a bad name.
@@ -184,9 +201,11 @@ enum gpamap_space_kind {
  * @GPAMAP_OP_SET: Change what @mask (enum gpamap_set_mask) names. A changed @at
  *	or @prio attaches the region anew, above its equals; the same value
  *	changes nothing. ENOENT @at or @prio of a region with no container;
- *	EINVAL empty mask, or offset of a region that is no alias.
+ *	EINVAL empty mask, offset of a region that is no alias, or romd mode of one
+ *	that is no rom device; EOVERFLOW its host memory + @last wraps.
  * @GPAMAP_OP_SPACE: Make space @id of @kind and @name that looks at region @ref.
- *	EEXIST the id is taken, or there is a memory space for that @as_id;
+ *	EEXIST the id is taken, or there is a memory space for that @as_id, or an
+ *	io space, already;
  *	EOPNOTSUPP a kind or KVM address space that is not supported; ENOSPC
  *	GPAMAP_MAX_SPACES reached.
  * @GPAMAP_OP_SPACE_DESTROY: Forget space @id and, with a memory space, delete
@@ -209,6 +228,10 @@ enum gpamap_op_code {
  * @GPAMAP_SET_AT: The offset in the container, to op.at
  * @GPAMAP_SET_PRIO: The priority in the container, to op.prio
  * @GPAMAP_SET_OFFSET: Where an alias's window begins in its target, to op.offset
+ * @GPAMAP_SET_NONVOLATILE: GPAMAP_REGION_NONVOLATILE, to its value in op.flags
+ * @GPAMAP_SET_UNMERGEABLE: GPAMAP_REGION_UNMERGEABLE, to its value in op.flags
+ * @GPAMAP_SET_ROMD: GPAMAP_REGION_ROMD_MODE, to its value in op.flags
+ * @GPAMAP_SET_LAST: The length - 1, to op.last
  */
 enum gpamap_set_mask {
 	GPAMAP_SET_ENABLED = 1 << 0,
@@ -216,6 +239,10 @@ enum gpamap_set_mask {
 	GPAMAP_SET_AT = 1 << 2,
 	GPAMAP_SET_PRIO = 1 << 3,
 	GPAMAP_SET_OFFSET = 1 << 4,
+	GPAMAP_SET_NONVOLATILE = 1 << 5,
+	GPAMAP_SET_UNMERGEABLE = 1 << 6,
+	GPAMAP_SET_ROMD = 1 << 7,
+	GPAMAP_SET_LAST = 1 << 8,
 };
 
 /**
@@ -227,12 +254,14 @@ enum gpamap_set_mask {
  * @kind: enum gpamap_region_kind (REGION) or enum gpamap_space_kind (SPACE)
  * @ref: Region: target of an alias (REGION), container (ADD), root (SPACE)
  * @prio: Priority, signed, compared inside one container only (ADD, SET)
- * @as_id: KVM address space id of a memory space (SPACE); 0 is supported
+ * @as_id: KVM address space id of a memory space (SPACE): 0, or 1 for SMM; an
+ *	attached VM must have it (KVM_CAP_MULTI_ADDRESS_SPACE)
  * @at: Offset in the container (ADD, SET). What reaches beyond the container, or
  *	beyond 2^64, is cut
- * @last: Length - 1 in bytes (REGION)
+ * @last: Length - 1 in bytes (REGION, SET)
  * @offset: Where an alias's window begins in its target (REGION, SET)
- * @hva: Host memory, in the process that owns the VM, of ram and rom (REGION);
+ * @hva: Host memory, in the process that owns the VM, of ram, rom and romd
+ *	(REGION);
  *	0 for none: such memory cannot stand in a memory space of an attached map
  * @name: Zero-terminated and zero-filled, without control characters and double
  *	quotes; may be empty, need not be unique (REGION, SPACE)
@@ -266,7 +295,7 @@ struct gpamap_op {
  *	GPAMAP_NO_OP
  * @__reserved: Must be 0
  * @out_generation: On success, the map's generation after the call. It rises by
- *	one with every commit that changes a view or the set of spaces
+ *	one with every commit that changes a view, or makes or destroys a space
  *
  * Applies the operations in order, as one transaction: either all are done and
  * views and memslots follow, or nothing has changed. Only the result counts,
@@ -275,8 +304,8 @@ struct gpamap_op {
  *
  * Errors: those of the operations (enum gpamap_op_code). Those of the result,
  * for which the operation that brought it about is named: ENOSPC a view has more
- * than GPAMAP_MAX_RANGES flat ranges, a root leads to regions in more than
- * GPAMAP_MAX_PATHS ways, or there are too few memslots; and, while a VM is
+ * than GPAMAP_MAX_RANGES flat ranges, more than GPAMAP_MAX_PATHS
+ * ways from roots to regions had to be followed, or there are too few memslots; and, while a VM is
  * attached, EINVAL, EOPNOTSUPP and EEXIST as with GPAMAP_ATTACH, EIO for
  * another process than the VM's. EIO the map is broken: an earlier roll-back
  * failed; only QUERY and close are left.
@@ -343,11 +372,54 @@ struct gpamap_query {
 #define GPAMAP_QUERY _IO(GPAMAP_TYPE, GPAMAP_CMD_QUERY)
 
 /**
+ * struct gpamap_lookup - ioctl(GPAMAP_LOOKUP)
+ * @size: sizeof(struct gpamap_lookup)
+ * @flags: Must be 0
+ * @space: Id of the space
+ * @__reserved: Must be 0
+ * @addr: The address that is looked for
+ * @out_offset: Its offset in the region
+ * @out_last: The last address up to which the same region goes on
+ * @out_hva: Its host memory; 0 if the region has none
+ * @out_generation: The map's generation that the answer belongs to
+ * @out_region: Id of the region that is seen there
+ * @out_kind: The region's kind, enum gpamap_region_kind
+ * @out_flags: enum gpamap_region_flags, or-ed along the path to the region
+ * @__reserved2: Must be 0
+ *
+ * What is at an address of a space. Takes no lock that a commit holds: the answer is
+ * of the view before or after, never of one between.
+ *
+ * Errors: ENOENT no such space, or nothing is seen there.
+ */
+struct gpamap_lookup {
+	__u32 size;
+	__u32 flags;
+	__u32 space;
+	__u32 __reserved;
+	__aligned_u64 addr;
+	__aligned_u64 out_offset;
+	__aligned_u64 out_last;
+	__aligned_u64 out_hva;
+	__aligned_u64 out_generation;
+	__u32 out_region;
+	__u32 out_kind;
+	__u32 out_flags;
+	__u32 __reserved2;
+};
+#define GPAMAP_LOOKUP _IO(GPAMAP_TYPE, GPAMAP_CMD_LOOKUP)
+
+/**
  * enum gpamap_features - Bits of gpamap_info.features
- * @GPAMAP_FEATURE_SLOTS: The memslots of a VM follow a memory space
+ * @GPAMAP_FEATURE_SLOTS: The memslots of a VM follow the memory spaces
+ * @GPAMAP_FEATURE_LOOKUP: GPAMAP_LOOKUP
+ * @GPAMAP_FEATURE_POLL: poll() on the map: readable (EPOLLIN) when the generation
+ *	differs from the one that GPAMAP_QUERY told last
  */
 enum gpamap_features {
 	GPAMAP_FEATURE_SLOTS = 1 << 0,
+	GPAMAP_FEATURE_LOOKUP = 1 << 1,
+	GPAMAP_FEATURE_POLL = 1 << 2,
 };
 
 /**
