@@ -14,8 +14,9 @@
  *	...
  *	top of low RAM	the initrd, as high as the kernel can reach
  *
- * Set-up only, by the main thread. Whatever is wrong ends gvmm with a message; file
- * and header are not trusted.
+ * Set-up only, by the main thread: boot_read() before there is a VM, boot_load() when
+ * it has memory. Whatever is wrong ends gvmm with a message; files and header are not
+ * trusted.
  */
 #include "gvmm.h"
 
@@ -28,6 +29,9 @@
 #include <unistd.h>
 
 #define HEADER_OFFSET 0x1f1
+#define HEADER_JUMP 0x201		/* distance of a short jump ... */
+#define HEADER_JUMP_FROM 0x202		/* ... from here */
+#define BOOT_FLAG 0xaa55
 #define HEADER_MAGIC 0x53726448		/* "HdrS" */
 #define PROTOCOL_MIN 0x020a
 #define SECTOR 512
@@ -40,14 +44,20 @@
 static_assert(offsetof(struct boot_params, hdr) == HEADER_OFFSET, "boot protocol");
 
 struct file {
+	const char *path;
 	uint8_t *data;
 	size_t len;
 };
 
+static struct file kernel, initrd;	/* initrd.path is NULL without one */
+static struct setup_header hdr;		/* of the kernel, as it will be told */
+static const uint8_t *code;		/* the kernel proper, in kernel.data */
+static uint64_t code_len;
+
 /* Reads all of @path, which may be a pipe. */
 static struct file file_read(const char *what, const char *path)
 {
-	struct file file = { NULL, 0 };
+	struct file file = { .path = path };
 	size_t room = 0;
 	ssize_t n;
 	int fd;
@@ -79,95 +89,107 @@ static struct file file_read(const char *what, const char *path)
 	return file;
 }
 
-/* Copies the header out of a bzImage after checking what will be relied upon. */
-static struct setup_header header_read(const struct file *file, const char *path)
+/* Copies the header out of the bzImage after checking what will be relied upon. */
+static void header_read(void)
 {
-	struct setup_header hdr;
+	size_t known;
 
-	if (file->len < HEADER_OFFSET + sizeof(hdr))
-		fail("kernel %s: too short for a bzImage", path);
-	memcpy(&hdr, file->data + HEADER_OFFSET, sizeof(hdr));
-	if (hdr.boot_flag != 0xaa55 || hdr.header != HEADER_MAGIC)
-		fail("kernel %s: not a bzImage of Linux for x86", path);
+	if (kernel.len < HEADER_OFFSET + sizeof(hdr))
+		fail("kernel %s: too short for a bzImage", kernel.path);
+	/* The header ends where the jump at its beginning leads to. */
+	known = HEADER_JUMP_FROM + kernel.data[HEADER_JUMP] - HEADER_OFFSET;
+	memcpy(&hdr, kernel.data + HEADER_OFFSET,
+	       known < sizeof(hdr) ? known : sizeof(hdr));
+	if (hdr.boot_flag != BOOT_FLAG || hdr.header != HEADER_MAGIC)
+		fail("kernel %s: not a bzImage of Linux for x86", kernel.path);
 	if (hdr.version < PROTOCOL_MIN)
-		fail("kernel %s: boot protocol %u.%02u, 2.10 or newer is needed", path,
-		     hdr.version >> 8, hdr.version & 0xff);
+		fail("kernel %s: boot protocol %u.%02u, 2.10 or newer is needed",
+		     kernel.path, hdr.version >> 8, hdr.version & 0xff);
 	if (!(hdr.loadflags & LOADED_HIGH))
-		fail("kernel %s: a zImage, only a bzImage can be booted", path);
+		fail("kernel %s: a zImage, only a bzImage can be booted", kernel.path);
+	if (hdr.pref_address < GPA_HIGH || hdr.pref_address > UINT32_MAX)
+		fail("kernel %s: it wants to run at 0x%llx, which is out of reach",
+		     kernel.path, (unsigned long long)hdr.pref_address);
 	if (!hdr.setup_sects)
 		hdr.setup_sects = 4;
-	return hdr;
+}
+
+/* Finds the kernel proper, which begins where the real-mode part ends. */
+static void find_code(void)
+{
+	size_t setup_len = (hdr.setup_sects + 1) * SECTOR;
+
+	code_len = hdr.syssize * 16ULL;
+	code = kernel.data + setup_len;
+	/* The last unit of 16 bytes need not be full. */
+	if (!code_len || kernel.len <= setup_len ||
+	    kernel.len - setup_len + 15 < code_len)
+		fail("kernel %s: the file is cut short", kernel.path);
+	if (code_len > kernel.len - setup_len)
+		code_len = kernel.len - setup_len;
+}
+
+/* Reads the files, so that what is wrong with them is told first. */
+void boot_read(const char *kernel_path, const char *initrd_path)
+{
+	kernel = file_read("kernel", kernel_path);
+	header_read();
+	find_code();
+	if (initrd_path)
+		initrd = file_read("initrd", initrd_path);
 }
 
 /* Puts the kernel proper into RAM. Returns the end of the room it needs. */
-static uint64_t load_kernel(struct gvmm *vm, const struct setup_header *hdr,
-			    const struct file *file, const char *path)
+static uint64_t load_kernel(struct gvmm *vm)
 {
-	uint64_t setup_len = (hdr->setup_sects + 1) * SECTOR;
-	uint64_t len = hdr->syssize * 16ULL;
 	uint64_t at = GPA_HIGH;
 	uint64_t end;
 	uint8_t *to;
 
-	if (file->len <= setup_len)
-		fail("kernel %s: the file is cut short", path);
-	/* The last unit of 16 bytes need not be full. */
-	if (len > file->len - setup_len && len - (file->len - setup_len) < 16)
-		len = file->len - setup_len;
-	if (!len || len > file->len - setup_len)
-		fail("kernel %s: the file is cut short", path);
-
-	if (hdr->pref_address < GPA_HIGH || hdr->pref_address > UINT32_MAX)
-		fail("kernel %s: it wants to run at 0x%llx, which is out of reach", path,
-		     (unsigned long long)hdr->pref_address);
 	/* One that can be moved is put where it need not move itself. */
-	if (hdr->relocatable_kernel)
-		at = hdr->pref_address;
-	end = hdr->pref_address + hdr->init_size;
-	if (end < at + len)
-		end = at + len;
+	if (hdr.relocatable_kernel)
+		at = hdr.pref_address;
+	end = hdr.pref_address + hdr.init_size;
+	if (end < at + code_len)
+		end = at + code_len;
 	to = memory_at(vm, at, end - at);
 	if (!to)
-		fail("kernel %s: it needs %llu MiB of memory to start, see -m", path,
-		     (unsigned long long)((end + MIB - 1) / MIB));
-	memcpy(to, file->data + setup_len, len);
+		fail("kernel %s: it needs %llu MiB of memory to start, see -m",
+		     kernel.path, (unsigned long long)((end + MIB - 1) / MIB));
+	memcpy(to, code, code_len);
 	vm->entry = at;
 	return end;
 }
 
 /* Puts the initrd as high as possible, above @from. */
-static void load_initrd(struct gvmm *vm, struct setup_header *hdr, uint64_t from,
-			const char *path)
+static void load_initrd(struct gvmm *vm, uint64_t from)
 {
-	struct file file = file_read("initrd", path);
 	uint64_t top = memory_low_end(vm);
 	uint64_t at;
 
-	if (top > hdr->initrd_addr_max + 1ULL)
-		top = hdr->initrd_addr_max + 1ULL;
-	if (file.len > top || ((top - file.len) & ~(PAGE - 1)) < from)
-		fail("initrd %s: its %zu KiB do not fit above the kernel, see -m", path,
-		     (size_t)((file.len + KIB - 1) / KIB));
-	at = (top - file.len) & ~(PAGE - 1);
-	memcpy(memory_at(vm, at, file.len), file.data, file.len);
-	hdr->ramdisk_image = at;
-	hdr->ramdisk_size = file.len;
-	free(file.data);
+	if (top > hdr.initrd_addr_max + 1ULL)
+		top = hdr.initrd_addr_max + 1ULL;
+	if (initrd.len > top || ((top - initrd.len) & ~(PAGE - 1)) < from)
+		fail("initrd %s: its %zu KiB do not fit above the kernel, see -m",
+		     initrd.path, (size_t)((initrd.len + KIB - 1) / KIB));
+	at = (top - initrd.len) & ~(PAGE - 1);
+	memcpy(memory_at(vm, at, initrd.len), initrd.data, initrd.len);
+	hdr.ramdisk_image = at;
+	hdr.ramdisk_size = initrd.len;
 }
 
-static void load_cmdline(struct gvmm *vm, struct setup_header *hdr,
-			 const char *cmdline)
+static void load_cmdline(struct gvmm *vm, const char *cmdline)
 {
 	uint64_t room = GPA_CMDLINE_END - GPA_CMDLINE - 1;
 	size_t len = strlen(cmdline);
 
-	if (room > hdr->cmdline_size)
-		room = hdr->cmdline_size;
+	if (room > hdr.cmdline_size)
+		room = hdr.cmdline_size;
 	if (len > room)
 		fail("the command line has %zu bytes, this kernel takes %llu", len,
 		     (unsigned long long)room);
 	memcpy(memory_at(vm, GPA_CMDLINE, len + 1), cmdline, len + 1);
-	hdr->cmd_line_ptr = GPA_CMDLINE;
+	hdr.cmd_line_ptr = GPA_CMDLINE;
 }
 
 static void e820_add(struct boot_params *params, uint64_t start, uint64_t end,
@@ -193,32 +215,25 @@ static void fill_e820(struct gvmm *vm, struct boot_params *params)
 			 E820_RAM);
 }
 
-/* Makes guest memory what a boot loader leaves; @initrd may be NULL. */
-void boot_load(struct gvmm *vm, const char *kernel, const char *initrd,
-	       const char *cmdline)
+/* Makes guest memory what a boot loader leaves. */
+void boot_load(struct gvmm *vm, const char *cmdline)
 {
-	struct file file = file_read("kernel", kernel);
-	struct setup_header hdr = header_read(&file, kernel);
 	struct boot_params *params;
 	uint64_t kernel_end;
-	size_t known;
 
-	kernel_end = load_kernel(vm, &hdr, &file, kernel);
-	if (initrd)
-		load_initrd(vm, &hdr, kernel_end, initrd);
-	load_cmdline(vm, &hdr, cmdline);
+	kernel_end = load_kernel(vm);
+	if (initrd.path)
+		load_initrd(vm, kernel_end);
+	load_cmdline(vm, cmdline);
 	hdr.type_of_loader = LOADER_UNKNOWN;
 	hdr.vid_mode = VIDEO_NORMAL;
 	hdr.code32_start = vm->entry;
 
-	/* The header ends where the jump at its beginning leads to. */
-	known = 0x202 + file.data[0x201] - HEADER_OFFSET;
-	if (known > sizeof(hdr))
-		known = sizeof(hdr);
 	params = memory_at(vm, GPA_ZERO_PAGE, sizeof(*params));
 	memset(params, 0, sizeof(*params));
-	memcpy(&params->hdr, &hdr, known);
+	params->hdr = hdr;
 	params->acpi_rsdp_addr = GPA_BIOS + BIOS_RSDP_OFFSET;
 	fill_e820(vm, params);
-	free(file.data);
+	free(kernel.data);
+	free(initrd.data);
 }

@@ -148,7 +148,7 @@ static void terminal_take(struct console *c)
 static void terminal_give_back(struct console *c)
 {
 	if (c->is_raw)
-		tcsetattr(STDIN_FILENO, TCSADRAIN, &terminal);
+		tcsetattr(STDIN_FILENO, TCSANOW, &terminal);
 	c->is_raw = false;
 }
 
@@ -236,10 +236,12 @@ void console_finish(struct gvmm *vm)
 {
 	struct console *c = &vm->console;
 
-	while (!console_drained(c)) {
-		if (console_poll(vm, 0))
-			break;
-	}
+	int sig = 0;
+
+	while (!sig && !console_drained(c))
+		sig = console_poll(vm, 0);
+	if (!sig)
+		pthread_join(c->writer, NULL);
 	terminal_give_back(c);
 }
 

@@ -178,8 +178,8 @@ void *memory_at(const struct gvmm *vm, uint64_t gpa, uint64_t len);
 bool memory_is_ram(const struct gvmm *vm, uint64_t gpa);
 
 /* boot.c */
-void boot_load(struct gvmm *vm, const char *kernel, const char *initrd,
-	       const char *cmdline);
+void boot_read(const char *kernel, const char *initrd);
+void boot_load(struct gvmm *vm, const char *cmdline);
 
 /* bios.c */
 void bios_fill(struct gvmm *vm);

@@ -2,9 +2,10 @@
 /*
  * gvmm: options, and the life of a machine from set-up to its end.
  *
- * Set-up is one thread and goes in the order in which KVM and gpamap want things: VM,
- * addresses of KVM's own pages, memory, interrupt controllers, vCPUs. Whatever fails
- * on the way ends gvmm with a message and status 1; process exit is the clean-up.
+ * Set-up is one thread. It reads the files, then goes in the order in which KVM and
+ * gpamap want things: VM, addresses of KVM's own pages, memory, interrupt controllers,
+ * vCPUs. Whatever fails on the way ends gvmm with a message and status 1; process exit
+ * is the clean-up.
  *
  * Then the machine runs until someone calls gvmm_end(): a vCPU that met a reset, a
  * triple fault or an error, or the main loop for a signal. The first to call decides
@@ -39,7 +40,7 @@
 #define MIN_RAM (32 * MIB)
 #define MAX_RAM (1024 * GIB)
 
-#define DEFAULT_CMDLINE "console=ttyS0 reboot=k panic=-1 nokaslr"
+#define DEFAULT_CMDLINE "console=ttyS0 reboot=k panic=-1 nokaslr quiet"
 
 struct options {
 	uint64_t ram_len;
@@ -228,7 +229,8 @@ static struct options parse_options(int argc, char **argv)
 		case ':':
 			fail_usage("an option without its value", letter);
 		default:
-			fail_usage("unknown option", optopt ? letter : argv[optind - 1]);
+			fail_usage("unknown option", strncmp(argv[optind - 1], "--", 2) ?
+				   letter : argv[optind - 1]);
 		}
 	}
 	if (optind < argc)
@@ -239,6 +241,22 @@ static struct options parse_options(int argc, char **argv)
 }
 
 /* ---- set-up ----------------------------------------------------------- */
+
+/*
+ * A standard stream that is closed would be the next file that is opened, and the
+ * guest would print into it.
+ */
+static void occupy_streams(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR);
+		if (fd < 0)
+			exit(GVMM_SETUP);	/* there may be nowhere to say it */
+	} while (fd <= STDERR_FILENO);
+	close(fd);
+}
 
 static void kvm_open(struct gvmm *vm)
 {
@@ -329,11 +347,13 @@ int main(int argc, char **argv)
 	struct options opts;
 	char *cmdline;
 
+	occupy_streams();
 	opts = parse_options(argc, argv);
 	vm.ram_len = opts.ram_len;
 	vm.nr_vcpus = opts.nr_vcpus;
 	pthread_mutex_init(&vm.end.lock, NULL);
 
+	boot_read(opts.kernel, opts.initrd);
 	kvm_open(&vm);
 	create_vm(&vm);
 	vcpu_setup(&vm);
@@ -341,7 +361,7 @@ int main(int argc, char **argv)
 	memory_create(&vm);
 	bios_fill(&vm);
 	cmdline = build_cmdline(opts.append);
-	boot_load(&vm, opts.kernel, opts.initrd, cmdline);
+	boot_load(&vm, cmdline);
 	free(cmdline);
 	create_irqchip(&vm);
 	vcpu_create_all(&vm);

@@ -86,7 +86,7 @@ bool memory_is_ram(const struct gvmm *vm, uint64_t gpa)
  */
 static uint8_t *memory_alloc(uint64_t len)
 {
-	uint8_t *start, *mem;
+	uint8_t *start;
 
 	start = mmap(NULL, len + HUGE_PAGE, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -94,9 +94,7 @@ static uint8_t *memory_alloc(uint64_t len)
 		fail("%llu MiB of guest memory: %s (%s)",
 		     (unsigned long long)(len / MIB), strerror(errno),
 		     error_name(errno));
-	mem = (uint8_t *)(((uintptr_t)start + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
-	madvise(mem, len, MADV_HUGEPAGE);
-	return mem;
+	return (uint8_t *)(((uintptr_t)start + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
 }
 
 /* The name given to region @id by an operation before @index. */

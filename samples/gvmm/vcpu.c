@@ -14,6 +14,7 @@
  */
 #include "gvmm.h"
 
+#include <asm/kvm_para.h>
 #include <errno.h>
 #include <linux/kvm.h>
 #include <signal.h>
@@ -155,6 +156,15 @@ static void cpuid_fill(struct kvm_cpuid2 *cpuid, const struct vcpu *vcpu)
 			if (entry->function == 4)
 				entry->eax |= ((1U << bits) - 1) << 26;
 			break;
+		case KVM_CPUID_FEATURES:
+			/*
+			 * The SVM that QEMU emulates in software may deliver an
+			 * injected interrupt a second time, in the middle of its
+			 * handler, unless the guest exits first. A handler begins
+			 * with the EOI; let that be an exit, and not a bit in memory.
+			 */
+			entry->eax &= ~(1U << KVM_FEATURE_PV_EOI);
+			break;
 		case 0x80000001:
 			if (amd && vm->nr_vcpus > 1)
 				entry->ecx |= 1U << 1;	/* cores, not threads */
@@ -263,11 +273,11 @@ static void end_error(struct vcpu *vcpu, const char *what, unsigned long long de
 		return;
 	}
 	gvmm_end(vcpu->vm, GVMM_ERROR,
-		 "vCPU %u: %s 0x%llx, rip 0x%llx cs 0x%llx+%x rsp 0x%llx rflags 0x%llx "
+		 "vCPU %u: %s 0x%llx, rip 0x%llx rsp 0x%llx rflags 0x%llx cs 0x%x at 0x%llx "
 		 "cr0 0x%llx cr2 0x%llx cr3 0x%llx cr4 0x%llx efer 0x%llx",
-		 vcpu->id, what, detail, regs.rip, sregs.cs.base, sregs.cs.selector,
-		 regs.rsp, regs.rflags, sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4,
-		 sregs.efer);
+		 vcpu->id, what, detail, regs.rip, regs.rsp, regs.rflags,
+		 sregs.cs.selector, sregs.cs.base, sregs.cr0, sregs.cr2, sregs.cr3,
+		 sregs.cr4, sregs.efer);
 }
 
 static void exit_io(struct vcpu *vcpu)
