@@ -139,7 +139,8 @@ $(B)/libgpamap.a: $(LIB_OBJ)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-$(B)/libgpamap.pc: userlib/libgpamap.pc.in Makefile
+# Every time: prefix may be another.
+$(B)/libgpamap.pc: userlib/libgpamap.pc.in FORCE
 	$(Q)mkdir -p $(@D)
 	$(Q)sed -e 's|@prefix@|$(prefix)|;s|@libdir@|$(libdir)|' \
 		-e 's|@includedir@|$(includedir)|;s|@version@|$(VERSION)|' $< > $@
