@@ -10,7 +10,7 @@
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0) || \
 	LINUX_VERSION_CODE >= KERNEL_VERSION(7, 4, 0)
-#error "gpamap is tested with Linux 6.1 to 7.3"
+#error "gpamap is written for Linux 6.1 to 7.3"
 #endif
 
 #include <linux/mm.h>

@@ -215,6 +215,12 @@ struct gpamap_slot {
 
 #define GPAMAP_SLOT_NONE 0xffffffffU
 
+/* Rule 19: what reaches beyond 2^64 is cut. */
+static inline u64 gpamap_add_saturated(u64 a, u64 b)
+{
+	return a + b < a ? U64_MAX : a + b;
+}
+
 /* region.c */
 void gpamap_tree_init(struct gpamap_tree *tree);
 void gpamap_tree_destroy(struct gpamap_tree *tree);

@@ -103,11 +103,6 @@ static int grow(void **array, size_t head, size_t elem, u32 n, u32 more, u32 *ma
 #define GROW(array, n, max, limit) \
 	grow((void **)&(array), 0, sizeof(*(array)), n, 1, &(max), limit)
 
-static u64 add_saturated(u64 a, u64 b)
-{
-	return a + b < a ? U64_MAX : a + b;
-}
-
 /* ---- walk ------------------------------------------------------------- */
 
 /*
@@ -133,12 +128,12 @@ static int push(struct render *r, const struct step *from, struct gpamap_region 
 		if (check_add_overflow(from->lo, region->offset, &to.lo))
 			return 0;
 		to.start = from->start;
-		to.hi = min(add_saturated(from->hi, region->offset), below->last);
+		to.hi = min(gpamap_add_saturated(from->hi, region->offset), below->last);
 		if (to.lo > to.hi)
 			return 0;
 	} else {
 		first = max(from->lo, below->at);
-		last = min(from->hi, add_saturated(below->at, below->last));
+		last = min(from->hi, gpamap_add_saturated(below->at, below->last));
 		if (first > last)
 			return 0;
 		to.start = from->start + (first - from->lo);
@@ -496,9 +491,11 @@ void gpamap_dirty_add(struct gpamap_dirty *dirty, u64 start, u64 last)
 
 	/* The first that is not below, and what it and those after it swallow. */
 	for (i = 0; i < dirty->nr; i++)
-		if (add_saturated(dirty->ranges[i].last, 1) >= start)
+		if (gpamap_add_saturated(dirty->ranges[i].last, 1) >= start)
 			break;
-	for (j = i; j < dirty->nr && dirty->ranges[j].start <= add_saturated(last, 1); j++) {
+	for (j = i; j < dirty->nr; j++) {
+		if (dirty->ranges[j].start > gpamap_add_saturated(last, 1))
+			break;
 		start = min(start, dirty->ranges[j].start);
 		last = max(last, dirty->ranges[j].last);
 	}

@@ -110,11 +110,6 @@ bool gpamap_region_precedes(const struct gpamap_region *a, const struct gpamap_r
 	return a->prio != b->prio ? a->prio > b->prio : a->seq > b->seq;
 }
 
-static u64 add_saturated(u64 a, u64 b)
-{
-	return a + b < a ? U64_MAX : a + b;
-}
-
 static struct gpamap_region *node_region(struct interval_tree_node *node)
 {
 	return node ? container_of(node, struct gpamap_region, node) : NULL;
@@ -208,11 +203,11 @@ static bool mark_enter(const struct gpamap_walk_frame *frame, struct gpamap_regi
 	if (above == region->container) {
 		if (check_add_overflow(frame->lo, region->at, &to->lo))
 			return false;
-		to->hi = min(add_saturated(frame->hi, region->at), above->last);
+		to->hi = min(gpamap_add_saturated(frame->hi, region->at), above->last);
 		return to->lo <= to->hi;
 	}
 	first = max(frame->lo, above->offset);
-	last = min(frame->hi, add_saturated(above->offset, above->last));
+	last = min(frame->hi, gpamap_add_saturated(above->offset, above->last));
 	if (first > last)
 		return false;
 	to->lo = first - above->offset;
@@ -261,7 +256,7 @@ static void region_attach(struct gpamap_region *region, struct gpamap_region *co
 {
 	region->container = container;
 	region->node.start = region->at;
-	region->node.last = add_saturated(region->at, region->last);
+	region->node.last = gpamap_add_saturated(region->at, region->last);
 	interval_tree_insert(&region->node, &container->children);
 }
 

@@ -29,13 +29,19 @@ refuses() {
 }
 
 # ends NAME STATUS LAST-LINE APPEND OPTION...: boots the guest. LAST-LINE is what the
-# last line begins with.
+# last line begins with. Under emulation a guest dies or hangs now and then, with several
+# vCPUs above all (Documentation/testing.rst); one good boot of three counts.
 ends() {
 	name=$1 want=$2 line=$3 append=$4
 	shift 4
-	gvmm -k vmlinuz -i guest-initrd.img -a "gvmm.nowait $append" "$@" \
-		> log 2>&1 < /dev/null
-	[ $? -eq "$want" ] && grep -q '^guest is up' log && tail -n 1 log | grep -q "^$line"
+	for try in 1 2 3; do
+		timeout 90 gvmm -k vmlinuz -i guest-initrd.img -a "gvmm.nowait $append" \
+			"$@" > log 2>&1 < /dev/null
+		[ $? -eq "$want" ] && grep -q '^guest is up' log &&
+			tail -n 1 log | grep -q "^$line" && break
+		echo "# $name: try $try: $(tail -n 1 log)"
+		[ $try -lt 3 ]
+	done
 	report "$name"
 }
 
@@ -62,6 +68,13 @@ refuses vcpus_no_number 'x' -k vmlinuz -c x
 refuses unknown_option 'z' -z
 refuses argument 'extra' -k vmlinuz extra
 
+refuses map_not_there 'nowhere' -k vmlinuz --map nowhere
+printf 'region 100 io "x" last=1\nadd 100 to 77 at=0 prio=0\ncommit\n' > bad.map
+refuses map_line 'bad.map:2: there is no such region or no such container' -k vmlinuz \
+	--map bad.map
+printf 'region 100 ram "x" last=0xfff\nadd 100 to 1 at=0xd0000001 prio=0\ncommit\n' > off.map
+refuses map_misaligned 'off.map:2: .*EINVAL' -k vmlinuz --map off.map
+
 mv /dev/gpamap /dev/gpamap.away
 refuses no_gpamap 'gpamap' -k vmlinuz
 mv /dev/gpamap.away /dev/gpamap
@@ -79,6 +92,17 @@ grep -q '^CPUs: 2' log
 report guest_has_two_cpus
 grep -q '^  *00100000-07ffffff : System RAM\|^00100000-07ffffff : System RAM' log
 report guest_has_its_memory
+cat > good.map <<'END'
+region 100 ram "framebuffer" last=0xffffff
+region 101 io "registers" last=0xfff
+add 100 to 1 at=0xd0000000 prio=1
+add 101 to 1 at=0xd0800000 prio=2
+space "io" root=101 kind=io
+commit
+set 101 enabled=0
+commit
+END
+ends map_file 0 'gvmm: guest rebooted' '' -m 128M --map good.map
 ends triple_fault 3 'gvmm: guest triple-faulted' 'reboot=t' -m 3200M
 grep -q '^ *100000000-107ffffff : System RAM' log
 report guest_has_memory_above_4g

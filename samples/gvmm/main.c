@@ -48,6 +48,7 @@ struct options {
 	const char *kernel;
 	const char *initrd;
 	const char *append;
+	const char *map;
 };
 
 /* ---- messages and the end --------------------------------------------- */
@@ -106,6 +107,8 @@ static const char usage[] =
 	"  -m SIZE       memory in MiB, or with a suffix K, M or G; whole pages, from\n"
 	"                32M to 1024G (256M)\n"
 	"  -c NUMBER     vCPUs, from 1 to 64 (1)\n"
+	"  --map FILE    apply a map file (see gpamap(1)) to the guest's map before it\n"
+	"                starts; region 1 is the root, ids below 100 are gvmm's own\n"
 	"  -h, --help    print this\n"
 	"  --version     print the version\n"
 	"\n"
@@ -195,6 +198,7 @@ static struct options parse_options(int argc, char **argv)
 	static const struct option longs[] = {
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
+		{ "map", required_argument, NULL, 'M' },
 		{ NULL, 0, NULL, 0 },
 	};
 	struct options opts = { .ram_len = DEFAULT_RAM, .nr_vcpus = 1 };
@@ -219,6 +223,9 @@ static struct options parse_options(int argc, char **argv)
 			break;
 		case 'a':
 			opts.append = optarg;
+			break;
+		case 'M':
+			opts.map = optarg;
 			break;
 		case 'h':
 			print_and_exit(usage);
@@ -359,6 +366,8 @@ int main(int argc, char **argv)
 	vcpu_setup(&vm);
 	check_ram(&vm);
 	memory_create(&vm);
+	if (opts.map)
+		memory_apply_file(&vm, opts.map);
 	bios_fill(&vm);
 	cmdline = build_cmdline(opts.append);
 	boot_load(&vm, cmdline);

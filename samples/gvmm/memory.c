@@ -43,7 +43,7 @@ enum region {
 };
 
 enum space {
-	SPACE_MEMORY = 1,
+	SPACE_MEMORY = 1000000,		/* those of a map file begin with 1 */
 };
 
 enum prio {
@@ -225,4 +225,20 @@ void memory_create(struct gvmm *vm)
 	if (err)
 		fail_batch(batch, failed, err);
 	gpamap_batch_free(batch);
+}
+
+/* Applies a map file on top: devices, overlays, more memory. */
+void memory_apply_file(struct gvmm *vm, const char *path)
+{
+	/* It owns the memory that it allocates, so it stays open as long as gvmm runs. */
+	static struct gpamap_mapfile *file;
+	int err;
+
+	err = gpamap_mapfile_open(path, &file);
+	if (err)
+		fail("map file %s: %s (%s)", path, strerror(-err), error_name(-err));
+	err = gpamap_mapfile_apply(file, vm->map);
+	if (err)
+		fail("%s:%u: %s (%s)", path, gpamap_mapfile_line(file),
+		     gpamap_mapfile_error(file), error_name(-err));
 }
