@@ -127,6 +127,28 @@ TEST_F(spaces, rule_24_rom_device)
 		       op_flags(op_io(99, 0), GPAMAP_REGION_ROMD_MODE));
 }
 
+/* READONLY, length and hva change by delete and create; the guest sees the new slot. */
+TEST_F(spaces, rule_39_what_a_live_slot_cannot_change)
+{
+	char *other = self->mem + 8 * PAGE;
+
+	*(u64 *)self->mem = 1;
+	*(u64 *)other = 2;
+	test_cmd_apply(self->fd, op_readonly(RAM, true));
+	EXPECT_SLOTS(self->fd, { 0, 8, self->mem, 0, KVM_MEM_READONLY });
+	EXPECT_GUEST_RAM(&self->guest, 0, 1);
+	EXPECT_GUEST_WRITE_MMIO(&self->guest, 0);
+	test_cmd_apply(self->fd, op_readonly(RAM, false), op_last(RAM, 4 * PAGE - 1));
+	EXPECT_SLOTS(self->fd, { 0, 4, self->mem, 0, 0 });
+	EXPECT_GUEST_WRITE_RAM(&self->guest, 0, self->mem, 3);
+	EXPECT_GUEST_MMIO(&self->guest, 4 * PAGE);
+	/* Other host memory at the same place, in one commit. */
+	test_cmd_apply(self->fd, op_ram(SMRAM, 4 * PAGE - 1, other), op_del(RAM),
+		       op_add(SMRAM, ROOT, 0, 0));
+	EXPECT_SLOTS(self->fd, { 0, 4, other, 0, 0 });
+	EXPECT_GUEST_RAM(&self->guest, 0, 2);
+}
+
 TEST_F(spaces, a_reserved_region_leaves_to_the_vmm)
 {
 	test_cmd_apply(self->fd, op_reserved(OVERLAY, PAGE - 1),

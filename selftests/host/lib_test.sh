@@ -89,20 +89,20 @@ no_holes() {
 }
 
 installed() {
-	make -s install-user DESTDIR="$tmp/root" prefix=/opt/x > "$tmp/out" &&
-		[ -x "$tmp/root/opt/x/bin/gpamap" ] &&
-		[ -f "$tmp/root/opt/x/include/linux/gpamap.h" ] &&
-		[ -f "$tmp/root/opt/x/lib/libgpamap.so.0" ] &&
-		[ -f "$tmp/root/opt/x/share/man/man1/gpamap.1" ] &&
-		grep -q '^prefix=/opt/x$' "$tmp/root/opt/x/lib/pkgconfig/libgpamap.pc"
+	make -s install-user DESTDIR="$tmp/dest" prefix=/opt/x > "$tmp/out" &&
+		[ -x "$tmp/dest/opt/x/bin/gpamap" ] &&
+		[ -f "$tmp/dest/opt/x/include/linux/gpamap.h" ] &&
+		[ -f "$tmp/dest/opt/x/lib/libgpamap.so.0" ] &&
+		[ -f "$tmp/dest/opt/x/share/man/man1/gpamap.1" ] &&
+		grep -q '^prefix=/opt/x$' "$tmp/dest/opt/x/lib/pkgconfig/libgpamap.pc"
 }
 
 # readme_program: the program in README.md builds against what was installed.
 readme_program() {
 	sed -n '/^```c$/,/^```$/p' README.md | sed '/^```/d' > "$tmp/readme.c"
 	[ -s "$tmp/readme.c" ] || return 1
-	flags=$(PKG_CONFIG_PATH="$tmp/root/opt/x/lib/pkgconfig" \
-		PKG_CONFIG_SYSROOT_DIR="$tmp/root" pkg-config --cflags --libs libgpamap) || return 1
+	flags=$(PKG_CONFIG_PATH="$tmp/dest/opt/x/lib/pkgconfig" \
+		PKG_CONFIG_SYSROOT_DIR="$tmp/dest" pkg-config --cflags --libs libgpamap) || return 1
 	# shellcheck disable=SC2086
 	gcc -Wall -Wextra -Werror "$tmp/readme.c" $flags -o "$tmp/readme"
 }
