@@ -193,13 +193,13 @@ static void *flat_next(struct seq_file *m, void *v, loff_t *pos)
 {
 	struct flat_iter *iter = m->private;
 
+	++*pos;
 	if (iter->range)
 		iter->range = gpamap_flatview_next(&iter->cursor);
 	else
 		iter->range = gpamap_flatview_first(&iter->cursor, iter->space->root->view);
 	if (!iter->range)
 		return flat_space(iter, iter->space->id + 1UL, pos);
-	++*pos;
 	return iter;
 }
 
