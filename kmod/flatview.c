@@ -241,11 +241,6 @@ static int collect(struct render *r, struct gpamap_region *root, u64 start, u64 
 
 /* ---- the new view ----------------------------------------------------- */
 
-static void close_chunk(struct render *r)
-{
-	r->open = NULL;
-}
-
 static int add_chunk(struct render *r, struct gpamap_chunk *chunk)
 {
 	struct gpamap_flatview *view = r->view;
@@ -346,7 +341,7 @@ static int share_chunks(struct render *r, u32 from, u32 to)
 	struct gpamap_chunk *const *chunks = r->old->chunks;
 	int rc;
 
-	close_chunk(r);
+	r->open = NULL;
 	rc = grow((void **)&r->view, sizeof(*r->view), sizeof(*chunks),
 		  r->view->nr_chunks, to - from, &r->max_chunks, GPAMAP_MAX_RANGES);
 	if (rc)

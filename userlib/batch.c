@@ -267,31 +267,30 @@ int gpamap_batch_set_offset(struct gpamap_batch *batch, uint32_t id, uint64_t of
 	return gpamap_batch_op(batch, &op);
 }
 
-int gpamap_batch_space(struct gpamap_batch *batch, uint32_t id, const char *name,
-		       uint32_t kind, uint32_t root)
+static int batch_space(struct gpamap_batch *batch, uint32_t id, const char *name,
+		       uint32_t kind, uint32_t root, uint32_t as_id)
 {
 	struct gpamap_op op = {
 		.code = GPAMAP_OP_SPACE,
 		.id = id,
 		.kind = kind,
 		.ref = root,
+		.as_id = as_id,
 	};
 
 	return batch_named(batch, &op, name);
 }
 
+int gpamap_batch_space(struct gpamap_batch *batch, uint32_t id, const char *name,
+		       uint32_t kind, uint32_t root)
+{
+	return batch_space(batch, id, name, kind, root, 0);
+}
+
 int gpamap_batch_memory_space(struct gpamap_batch *batch, uint32_t id, const char *name,
 			      uint32_t root, uint32_t as_id)
 {
-	struct gpamap_op op = {
-		.code = GPAMAP_OP_SPACE,
-		.id = id,
-		.kind = GPAMAP_SPACE_MEMORY,
-		.ref = root,
-		.as_id = as_id,
-	};
-
-	return batch_named(batch, &op, name);
+	return batch_space(batch, id, name, GPAMAP_SPACE_MEMORY, root, as_id);
 }
 
 int gpamap_batch_space_destroy(struct gpamap_batch *batch, uint32_t id)
