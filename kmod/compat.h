@@ -30,4 +30,27 @@ static inline void vm_flags_set(struct vm_area_struct *vma, unsigned long flags)
 #define KVM_MEMORY_ATTRIBUTE_PRIVATE (1ULL << 3)
 #endif
 
+/* Since 6.13: vcpu->pid is under a lock of its own. A reference, or NULL. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+#define gpamap_vcpu_get_pid(vcpu)					\
+({									\
+	struct pid *__pid;						\
+									\
+	rcu_read_lock();						\
+	__pid = get_pid(rcu_dereference((vcpu)->pid));			\
+	rcu_read_unlock();						\
+	__pid;								\
+})
+#else
+#define gpamap_vcpu_get_pid(vcpu)					\
+({									\
+	struct pid *__pid;						\
+									\
+	read_lock(&(vcpu)->pid_lock);					\
+	__pid = get_pid((vcpu)->pid);					\
+	read_unlock(&(vcpu)->pid_lock);					\
+	__pid;								\
+})
+#endif
+
 #endif /* GPAMAP_COMPAT_H */

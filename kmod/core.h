@@ -246,6 +246,8 @@ int __must_check gpamap_flatview_render(struct gpamap_region *root,
 					const struct gpamap_flatview *old,
 					const struct gpamap_dirty *dirty,
 					struct gpamap_flatview **out);
+int __must_check gpamap_flatview_cuts(struct gpamap_region *root, unsigned int page_shift,
+				      u64 start, u64 last, u64 **cuts, u32 *nr);
 int __must_check gpamap_flatview_diff(const struct gpamap_flatview *old,
 				      const struct gpamap_flatview *new,
 				      struct gpamap_changes *changes);
@@ -266,10 +268,13 @@ const char *gpamap_range_kind(const struct gpamap_range *range);
 int gpamap_range_print(char *buf, size_t len, const struct gpamap_range *range);
 
 /* diff.c */
-int __must_check gpamap_slot_first(const struct gpamap_range *range,
+int __must_check gpamap_range_slot(const struct gpamap_range *range,
 				   unsigned int page_shift, struct gpamap_slot *slot);
-bool gpamap_slot_next(const struct gpamap_range *range, unsigned int page_shift,
-		      struct gpamap_slot *slot);
+bool gpamap_slot_serves(const struct gpamap_slot *slot, const struct gpamap_slot *whole,
+			unsigned int page_shift);
+bool gpamap_slot_is_large(u64 npages, unsigned int page_shift);
+u64 gpamap_slot_end(u64 gfn, u64 end, unsigned int page_shift, const u64 *cuts,
+		    u32 nr_cuts);
 bool gpamap_slot_equal(const struct gpamap_slot *a, const struct gpamap_slot *b);
 
 #endif /* GPAMAP_CORE_H */

@@ -6,6 +6,7 @@
  *	tree	the spaces, then the regions, each followed by those it holds
  *	flat	the view of every space, as `gpamap flatten` prints it
  *	slots	the memslots
+ *	stats	struct gpamap_stats, one "name value" a line
  *
  * debugfs is a help, not a service: a map without a directory works.
  */
@@ -40,6 +41,7 @@ static const struct {
 	{ GPAMAP_REGION_READONLY, " readonly" },
 	{ GPAMAP_REGION_NONVOLATILE, " nonvolatile" },
 	{ GPAMAP_REGION_UNMERGEABLE, " unmergeable" },
+	{ GPAMAP_REGION_CUT_AHEAD, " cut-ahead" },
 	{ GPAMAP_REGION_DISABLED, " disabled" },
 };
 
@@ -102,13 +104,14 @@ static int show_slots(struct seq_file *m, struct gpamap *map)
 	u32 as;
 
 	if (map->broken)
-		seq_puts(m, "broken: a roll-back failed, KVM has other slots\n");
+		seq_puts(m, "broken: a roll-back failed; these are the slots that KVM has\n");
 	if (!map->vm) {
 		seq_puts(m, "no VM\n");
 		return 0;
 	}
 	for (as = 0; as < GPAMAP_NR_AS; as++) {
 		xa_for_each(&map->slots.as[as], gfn, slot) {
+			const struct gpamap_region *region = gpamap_slot_region(map, slot);
 			u64 len = slot->npages << PAGE_SHIFT;
 
 			if (!goes_on(m))
@@ -116,9 +119,27 @@ static int show_slots(struct seq_file *m, struct gpamap *map)
 			seq_printf(m, "  %016llx-%016llx as %u slot %u hva 0x%llx %s region %u\n",
 				   slot->gpa, slot->gpa + len - 1, as, slot->id, slot->hva,
 				   slot->readonly ? "ro" : "rw",
-				   gpamap_slot_region(map, slot)->id);
+				   region ? region->id : 0);
 		}
 	}
+	return 0;
+}
+
+static int show_stats(struct seq_file *m, struct gpamap *map)
+{
+#define SHOW(name) seq_printf(m, #name " %llu\n", map->stats.name)
+	SHOW(commits);
+	SHOW(creates);
+	SHOW(deletes);
+	SHOW(moves);
+	SHOW(deleted_bytes);
+	SHOW(largest_delete);
+	SHOW(holds);
+	SHOW(hold_failures);
+	SHOW(hold_ns);
+	SHOW(longest_hold_ns);
+	SHOW(rollbacks);
+#undef SHOW
 	return 0;
 }
 
@@ -283,6 +304,12 @@ static int slots_show(struct seq_file *m, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(slots);
 
+static int stats_show(struct seq_file *m, void *unused)
+{
+	return show_locked(m, show_stats);
+}
+DEFINE_SHOW_ATTRIBUTE(stats);
+
 void gpamap_debugfs_init(void)
 {
 	gpamap_debugfs = debugfs_create_dir("gpamap", NULL);
@@ -298,12 +325,13 @@ void gpamap_debugfs_add(struct gpamap *map)
 	static atomic_t running_number = ATOMIC_INIT(0);
 	char name[32];
 
-	snprintf(name, sizeof(name), "%d-%u", task_tgid_nr(current),
-		 (u32)atomic_inc_return(&running_number));
+	map->number = atomic_inc_return(&running_number);
+	snprintf(name, sizeof(name), "%d-%u", task_tgid_nr(current), map->number);
 	map->debugfs = debugfs_create_dir(name, gpamap_debugfs);
 	debugfs_create_file("tree", 0400, map->debugfs, map, &tree_fops);
 	debugfs_create_file("flat", 0400, map->debugfs, map, &flat_fops);
 	debugfs_create_file("slots", 0400, map->debugfs, map, &slots_fops);
+	debugfs_create_file("stats", 0400, map->debugfs, map, &stats_fops);
 }
 
 /* Waits for readers, who take the lock of the map: it must not be held. */

@@ -2,15 +2,22 @@
 /*
  * From a range of a flat view to the memslots that it calls for.
  *
- * A range of ram or rom, or of a rom device in romd mode, becomes a slot, rounded
- * inwards to whole pages; a page that is only partly memory stays without one. What is
- * longer than KVM takes in one slot is cut at fixed places of the range. Two slots are
- * the same if gpa, length, hva and the read-only flag are equal, since KVM lets none of
- * the last three change on a live slot.
+ * A range of ram or rom, or of a rom device in romd mode, is to be covered by slots,
+ * rounded inwards to whole pages; a page that is only partly memory stays without one.
+ * How it is divided among slots is free: a slot that is there already is as good as a
+ * new one, as long as it lies in the range, at the same host memory and with the same
+ * read-only flag, since KVM lets none of these change on a live slot.
+ *
+ * What is new is cut where something comes and goes, so that what stays need not be
+ * deleted then. A cut costs an operation and a slot, so it is made only for the sake of
+ * what is larger than GPAMAP_CUT_BYTES; and where KVM's limit for one slot is reached.
  *
  * Rules of MEMORY_MODEL kept here: 23 (read-only by path), 24, 29, 32, 37-39.
  */
 #include "core.h"
+
+/* Slots up to this length are not cut ahead: to delete one of them is cheap. */
+#define GPAMAP_CUT_BYTES (1ULL << 20)
 
 /* KVM takes at most 2^31 - 1 pages in a slot. */
 #define MAX_SLOT_PAGES (1ULL << 30)
@@ -35,54 +42,95 @@ static u64 end_gfn(const struct gpamap_range *range, unsigned int shift)
 	return (range->last >> shift) + ((range->last & mask) == mask);
 }
 
-/* The slot of @range that begins at page @gfn; false if there is none. */
-static bool slot_at(const struct gpamap_range *range, unsigned int shift, u64 gfn,
-		    struct gpamap_slot *slot)
-{
-	u64 end = end_gfn(range, shift);
-
-	if (gfn >= end)
-		return false;
-	*slot = (struct gpamap_slot){
-		.gpa = gfn << shift,
-		.npages = min(end - gfn, MAX_SLOT_PAGES),
-		.hva = range->region->hva + range->offset +
-		       ((gfn << shift) - range->start),
-		.id = GPAMAP_SLOT_NONE,
-		.readonly = range->flags & GPAMAP_REGION_READONLY ||
-			    range->region->kind == GPAMAP_REGION_ROMD,
-	};
-	return true;
-}
-
 /**
- * gpamap_slot_first() - The first slot that a range calls for
+ * gpamap_range_slot() - All that a range calls for, as if it were one slot
  * @range: The range
  * @page_shift: Of the host's pages
- * @slot: The slot, without id and address space
+ * @slot: The slot, without id and address space, and of any length
  *
  * Return: 1; 0 if it calls for none; -EINVAL when it is memory that cannot be a slot:
  * there is no host memory, or gpa and hva are not congruent modulo the page (rule 38).
  */
-int gpamap_slot_first(const struct gpamap_range *range, unsigned int page_shift,
+int gpamap_range_slot(const struct gpamap_range *range, unsigned int page_shift,
 		      struct gpamap_slot *slot)
 {
 	u64 mask = (1ULL << page_shift) - 1;
+	u64 gfn, end;
 
 	if (!is_memory(range))
 		return 0;
 	if (!range->region->hva ||
 	    (range->region->hva + range->offset - range->start) & mask)
 		return -EINVAL;
-	return slot_at(range, page_shift,
-		       (range->start >> page_shift) + !!(range->start & mask), slot);
+	gfn = (range->start >> page_shift) + !!(range->start & mask);
+	end = end_gfn(range, page_shift);
+	if (gfn >= end)
+		return 0;
+	*slot = (struct gpamap_slot){
+		.gpa = gfn << page_shift,
+		.npages = end - gfn,
+		.hva = range->region->hva + range->offset +
+		       ((gfn << page_shift) - range->start),
+		.id = GPAMAP_SLOT_NONE,
+		.readonly = range->flags & GPAMAP_REGION_READONLY ||
+			    range->region->kind == GPAMAP_REGION_ROMD,
+	};
+	return 1;
 }
 
-/* From one slot of a range to the next; false after the last. */
-bool gpamap_slot_next(const struct gpamap_range *range, unsigned int page_shift,
-		      struct gpamap_slot *slot)
+/* Whether @slot does for the part of @whole where it lies, and lies in it. */
+bool gpamap_slot_serves(const struct gpamap_slot *slot, const struct gpamap_slot *whole,
+			unsigned int page_shift)
 {
-	return slot_at(range, page_shift, (slot->gpa >> page_shift) + slot->npages, slot);
+	u64 gfn = (slot->gpa - whole->gpa) >> page_shift;
+
+	return slot->gpa >= whole->gpa && gfn + slot->npages <= whole->npages &&
+	       slot->hva - slot->gpa == whole->hva - whole->gpa &&
+	       slot->readonly == whole->readonly;
+}
+
+/* Whether a piece of memory is worth that slots are cut ahead. */
+bool gpamap_slot_is_large(u64 npages, unsigned int page_shift)
+{
+	return npages > GPAMAP_CUT_BYTES >> page_shift;
+}
+
+/**
+ * gpamap_slot_end() - Where the first slot ends of those that are to cover a piece
+ * @gfn: First page of the piece
+ * @end: The page behind it
+ * @page_shift: Of the host's pages
+ * @cuts: Where it should be cut, by size; what lies outside of the piece is ignored
+ * @nr_cuts: Their number
+ *
+ * Return: the page behind the slot. The rest is a piece in its turn.
+ */
+u64 gpamap_slot_end(u64 gfn, u64 end, unsigned int page_shift, const u64 *cuts,
+		    u32 nr_cuts)
+{
+	u64 next = gfn, cut;
+	u32 lo = 0, hi = nr_cuts;
+
+	/* The first cut behind @gfn. */
+	while (lo < hi) {
+		u32 mid = lo + (hi - lo) / 2;
+
+		if (cuts[mid] <= gfn)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	/* Up to it, and on to the next as long as the slot stays small. */
+	if (gpamap_slot_is_large(end - gfn, page_shift)) {
+		for (; next < end; next = cut) {
+			cut = lo < nr_cuts ? min(cuts[lo++], end) : end;
+			if (next > gfn && gpamap_slot_is_large(cut - gfn, page_shift))
+				break;
+		}
+	} else {
+		next = end;
+	}
+	return min(next, gfn + MAX_SLOT_PAGES);
 }
 
 bool gpamap_slot_equal(const struct gpamap_slot *a, const struct gpamap_slot *b)

@@ -24,6 +24,9 @@
  * every chunk. The old view stays as it is until gpamap_flatview_retire(), and its
  * readers longer than that.
  *
+ * The same walk, with the regions that are not seen, finds where memslots are better cut
+ * (gpamap_flatview_cuts()).
+ *
  * Depth is bounded by region.c, the number of paths and of ranges here. The graph is
  * only read. The caller keeps it still.
  *
@@ -39,6 +42,7 @@ struct step {
 	u64 hi;
 	u32 flags;			/* or-ed along the path */
 	bool own;			/* what it holds has been walked */
+	bool hint;			/* seen through a region that comes and goes */
 };
 
 /* A stretch of addresses where a region would show if nothing covered it. */
@@ -64,6 +68,7 @@ struct render {
 	u32 max_heap;
 
 	u32 nr_paths;			/* of all windows */
+	bool hints;			/* candidates are what comes and goes */
 
 	/* The new view. */
 	const struct gpamap_flatview *old;
@@ -112,14 +117,16 @@ static int grow(void **array, size_t head, size_t elem, u32 n, u32 more, u32 *ma
 static int push(struct render *r, const struct step *from, struct gpamap_region *below)
 {
 	const struct gpamap_region *region = from->region;
-	struct step to = { .region = below, .flags = from->flags };
+	struct step to = { .region = below, .flags = from->flags, .hint = from->hint };
 	u64 first, last;
 	int rc;
 
 	if (++r->nr_paths > GPAMAP_MAX_PATHS)
 		return -ENOSPC;
-	if (below->flags & GPAMAP_REGION_DISABLED)
+	if (below->flags & GPAMAP_REGION_DISABLED && !r->hints)
 		return 0;
+	if (below->flags & (GPAMAP_REGION_DISABLED | GPAMAP_REGION_CUT_AHEAD))
+		to.hint = true;
 	to.flags |= below->flags & GPAMAP_PATH_FLAGS;
 	if (below->kind == GPAMAP_REGION_ROM)
 		to.flags |= GPAMAP_REGION_READONLY;
@@ -222,7 +229,8 @@ static int collect(struct render *r, struct gpamap_region *root, u64 start, u64 
 			return -EINTR;
 		step = r->steps[--r->nr_steps];
 		if (step.own) {
-			rc = add_candidate(r, &step);
+			if (!r->hints || step.hint)
+				rc = add_candidate(r, &step);
 			continue;
 		}
 		if (step.region->kind == GPAMAP_REGION_ALIAS) {
@@ -656,6 +664,58 @@ int gpamap_flatview_render(struct gpamap_region *root, const struct gpamap_flatv
 		gpamap_flatview_retire(r.view, old);
 	else
 		*out = r.view;
+	return rc;
+}
+
+static int cut_cmp(const void *a, const void *b)
+{
+	const u64 *x = a, *y = b;
+
+	cond_resched();
+	return *x < *y ? -1 : *x > *y;
+}
+
+/**
+ * gpamap_flatview_cuts() - Where memslots should be cut, since something comes and goes
+ * @root: The region that the space looks at
+ * @page_shift: Of the host's pages
+ * @start: First address of interest
+ * @last: Last address of interest
+ * @cuts: Receives page numbers, by size, to be freed with kvfree(): the first page of
+ *	all that disabled regions, and those to be cut ahead for, show or would show
+ *	there, and the page behind it
+ * @nr: Receives their number; none when there are too many ways to look at, for these are
+ *	hints
+ *
+ * Return: 0; -ENOMEM; -EINTR when the caller is being killed.
+ */
+int gpamap_flatview_cuts(struct gpamap_region *root, unsigned int page_shift, u64 start,
+			 u64 last, u64 **cuts, u32 *nr)
+{
+	struct render r = { .hints = true };
+	u32 i;
+	int rc;
+
+	*cuts = NULL;
+	*nr = 0;
+	rc = collect(&r, root, start, last);
+	if (rc == -ENOSPC) {
+		r.nr_cands = 0;
+		rc = 0;
+	}
+	if (!rc && r.nr_cands) {
+		*cuts = kvcalloc(r.nr_cands, 2 * sizeof(**cuts), GPAMAP_GFP);
+		if (!*cuts)
+			rc = -ENOMEM;
+	}
+	for (i = 0; !rc && i < r.nr_cands; i++) {
+		(*cuts)[(*nr)++] = r.cands[i].start >> page_shift;
+		(*cuts)[(*nr)++] = (r.cands[i].last >> page_shift) + 1;
+	}
+	if (*nr > 1)
+		sort(*cuts, *nr, sizeof(**cuts), cut_cmp, NULL);
+	kvfree(r.cands);
+	kvfree(r.steps);
 	return rc;
 }
 

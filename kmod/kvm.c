@@ -22,22 +22,136 @@
  * Slots can only be changed by the process that owns the VM. Closing a map does
  * not need that process: the slots stay, the references go.
  *
+ * Holding vCPUs
+ *
+ * While memslots go and come, no vCPU may read guest memory: not the guest, and not KVM
+ * on its behalf, which looks at page tables, fetches instructions to emulate, saves state
+ * on an SMI, counts stolen time, finishes an access that the VMM has completed. All of
+ * that happens in KVM_RUN, between two places that are safe:
+ *
+ *  1. Nobody is in KVM_RUN: who owns vcpu->mutex knows that, and that it stays so. It is
+ *     never waited for, only tried.
+ *  2. In KVM's run loop, where it handles work of the thread before the guest is entered
+ *     (again). Nothing of the guest is half done there, SRCU is not held, and the only
+ *     way on leads through the end of the work. A callback of task_work_add() that runs
+ *     in a thread which has the vCPU loaded, runs there: all other places that run such
+ *     work are on the way to user mode or in exit(), with no vCPU loaded. Loaded is what
+ *     has its preempt notifier on current->preempt_notifiers.
+ *
+ * A vCPU is held when it is at one of them: when its mutex is ours, or when our callback
+ * sleeps in its run loop and has said so. Without that word a queued callback proves
+ * nothing, for KVM may be about to complete an access, or in the first half of an entry.
+ * For the same reason a thread is not made to spin with a request bit: each turn would do
+ * that first half.
+ *
+ * The thread is asked only if its mutex was not free. TIF_NOTIFY_RESUME and its kick make a
+ * guest exit, and the run loop looks for work before it enters; a vCPU that halts or waits
+ * for SIPI in the run loop is unblocked, finds itself not runnable and comes to the same
+ * place. A callback that finds itself elsewhere (the thread left KVM_RUN before) waits
+ * there until the mutex has been tried again; so a vCPU that exits all the time cannot slip
+ * through for ever.
+ *
+ * One vCPU is at neither place: one that was never started (KVM_MP_STATE_UNINITIALIZED)
+ * and sleeps in KVM_RUN outside of the loop. It cannot be unblocked without KVM_RUN telling
+ * its VMM (EAGAIN). Whatever wakes it, it has not run and leaves KVM_RUN from there. So
+ * it counts as held if our callback is queued and it is seen asleep: on its way out the
+ * callback stops it.
+ *
+ * kvm->lock keeps new vCPUs from coming online. Others that a thread enters KVM_RUN with
+ * meanwhile sleep on their mutex. All of it is let go after the last operation on a
+ * memslot, or when the hold is not reached in hold_timeout_ms or the caller is killed.
+ *
+ * What is queued cannot be taken back. A callback whose thread sleeps somewhere may come
+ * long after the hold; it finds that there is nothing to do. Until then it pins the module
+ * and keeps struct hold, and at exit synchronize_rcu_tasks() waits for the last
+ * instructions behind the pin.
+ *
+ * lockdep would have to remember all these mutexes, and knows 48. It is told that each is
+ * released once it is ours, and taken again before it is let go: their order, which it
+ * checks when they are taken, is trylock and cannot deadlock.
+ *
  * All functions run in process context under the lock of the map that the VM is
- * attached to; gpamap_vms_lock guards only the list of VMs.
+ * attached to; gpamap_vms_lock guards only the list of VMs, hold->lock what callbacks
+ * share.
  */
 #include <linux/anon_inodes.h>
 #include <linux/bitmap.h>
 #include <linux/file.h>
+#include <linux/kvm_host.h>
 #include <linux/magic.h>
 #include <linux/mman.h>
 #include <linux/module.h>
+#include <linux/preempt.h>
+#include <linux/rcuwait.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/task_work.h>
 #include <linux/uaccess.h>
 #include "private.h"
+#include "trace.h"
+
+#if !IS_ENABLED(CONFIG_KVM) || !defined(CONFIG_PREEMPT_NOTIFIERS)
+#error "gpamap needs KVM, and its preempt notifiers"
+#endif
+
+static unsigned int hold_timeout_ms = 3000;
+module_param(hold_timeout_ms, uint, 0600);
+MODULE_PARM_DESC(hold_timeout_ms, "How long to try to hold the vCPUs of a VM, in ms");
+
+/* For tests, which set them while nothing else goes on. */
+static unsigned int fail_nth;
+module_param(fail_nth, uint, 0600);
+MODULE_PARM_DESC(fail_nth, "Refuse the Nth memslot operation from now on (ENOMEM)");
+static unsigned int fail_times = 1;
+module_param(fail_times, uint, 0600);
+MODULE_PARM_DESC(fail_times, "How many in a row fail_nth refuses");
+
+enum ask_state {
+	ASK_NONE,		/* nothing is wanted of the thread */
+	ASK_QUEUED,		/* it is asked to stop */
+	ASK_PARKED,		/* it sleeps in the run loop: held */
+	ASK_OUTSIDE,		/* it sleeps outside of KVM_RUN: try the mutex */
+	ASK_NEVER_STARTED,	/* it sleeps as one that cannot run: held */
+};
+
+/* A thread that is asked to stop running a vCPU. */
+struct ask {
+	struct callback_head work;
+	struct list_head link;		/* in hold->asks */
+	struct hold *hold;
+	struct kvm_vcpu *vcpu;
+	struct task_struct *task;	/* only to compare, while in_flight */
+	enum ask_state state;
+	bool queued;			/* the callback has not begun */
+	u32 in_flight;			/* callbacks that have not ended */
+};
+
+/* A vCPU of a VM that is being held. Of the committing thread only. */
+struct held_vcpu {
+	struct kvm_vcpu *vcpu;
+	struct ask *ask;
+	bool owned;			/* its mutex is ours */
+};
+
+/* How a VM is held. Outlives struct gpamap_vm while callbacks are out. */
+struct hold {
+	refcount_t refs;
+	spinlock_t lock;		/* of what follows, and of every ask */
+	bool active;
+	u32 events;			/* that the committing thread has to look at */
+	struct list_head asks;
+	wait_queue_head_t reached;	/* for events */
+	wait_queue_head_t released;	/* for the state of an ask */
+
+	struct held_vcpu *vcpus;	/* while held */
+	u32 nr_vcpus;
+};
 
 /* Every VM that has a map, so that none gets two. */
 static LIST_HEAD(gpamap_vms);
 static DEFINE_MUTEX(gpamap_vms_lock);
+
+/* ---- the argument page ------------------------------------------------ */
 
 static vm_fault_t scratch_fault(struct vm_fault *vmf)
 {
@@ -140,6 +254,356 @@ static void scratch_exit(struct gpamap_vm *vm)
 		put_page(vm->page);
 }
 
+/* ---- holding vCPUs ---------------------------------------------------- */
+
+static struct kvm *vm_kvm(const struct gpamap_vm *vm)
+{
+	return vm->file->private_data;
+}
+
+static struct hold *hold_alloc(void)
+{
+	struct hold *hold = kzalloc(sizeof(*hold), GPAMAP_GFP);
+
+	if (!hold)
+		return NULL;
+	refcount_set(&hold->refs, 1);
+	spin_lock_init(&hold->lock);
+	INIT_LIST_HEAD(&hold->asks);
+	init_waitqueue_head(&hold->reached);
+	init_waitqueue_head(&hold->released);
+	return hold;
+}
+
+static void hold_put(struct hold *hold)
+{
+	if (refcount_dec_and_test(&hold->refs)) {
+		WARN_ON_ONCE(!list_empty(&hold->asks));
+		kfree(hold);
+	}
+}
+
+static void ask_free(struct ask *ask)
+{
+	list_del(&ask->link);
+	kfree(ask);
+}
+
+/* Whether this thread is in KVM_RUN, or another ioctl, of the vCPU. */
+static bool vcpu_loaded(const struct kvm_vcpu *vcpu)
+{
+	struct preempt_notifier *notifier;
+
+	hlist_for_each_entry(notifier, &current->preempt_notifiers, link)
+		if (notifier == &vcpu->preempt_notifier)
+			return true;
+	return false;
+}
+
+/* Runs in the thread that was asked. */
+static void ask_callback(struct callback_head *work)
+{
+	struct ask *ask = container_of(work, struct ask, work);
+	struct hold *hold = ask->hold;
+
+	spin_lock(&hold->lock);
+	ask->queued = false;
+	if (ask->state == ASK_QUEUED)
+		ask->state = vcpu_loaded(ask->vcpu) ? ASK_PARKED : ASK_OUTSIDE;
+	hold->events++;
+	spin_unlock(&hold->lock);
+	wake_up(&hold->reached);
+
+	/* Asked again already is as good as let go: it comes back here at once. */
+	wait_event_idle(hold->released, READ_ONCE(ask->state) == ASK_NONE ||
+					READ_ONCE(ask->state) == ASK_QUEUED);
+
+	spin_lock(&hold->lock);
+	if (!--ask->in_flight && !hold->active)
+		ask_free(ask);
+	spin_unlock(&hold->lock);
+	hold_put(hold);
+	module_put(THIS_MODULE);
+}
+
+/* The thread that runs the vCPU, or ran it last; with a reference, or NULL. */
+static struct task_struct *vcpu_thread(struct kvm_vcpu *vcpu)
+{
+	struct task_struct *task;
+	struct pid *pid = gpamap_vcpu_get_pid(vcpu);
+
+	task = get_pid_task(pid, PIDTYPE_PID);
+	put_pid(pid);
+	return task;
+}
+
+static struct ask *ask_find(struct hold *hold, struct kvm_vcpu *vcpu,
+			    struct task_struct *task)
+{
+	struct ask *ask;
+
+	list_for_each_entry(ask, &hold->asks, link)
+		if (ask->in_flight && ask->task == task && ask->vcpu == vcpu)
+			return ask;
+	return NULL;
+}
+
+/* Queues the callback if it is not, from an earlier hold even. */
+static void ask_queue(struct hold *hold, struct ask *ask, struct task_struct *task)
+{
+	bool queue;
+
+	spin_lock(&hold->lock);
+	if (ask->state == ASK_NONE)
+		ask->state = ASK_QUEUED;
+	/* Not if it has come to a stop meanwhile. */
+	queue = ask->state == ASK_QUEUED && !ask->queued;
+	if (queue) {
+		ask->queued = true;
+		ask->in_flight++;
+		refcount_inc(&hold->refs);
+		__module_get(THIS_MODULE);
+	}
+	spin_unlock(&hold->lock);
+	if (!queue || !task_work_add(task, &ask->work, TWA_RESUME))
+		return;
+
+	/* It is in exit(), beyond all KVM_RUN. */
+	spin_lock(&hold->lock);
+	ask->state = ASK_NONE;
+	ask->queued = false;
+	ask->in_flight--;
+	spin_unlock(&hold->lock);
+	hold_put(hold);
+	module_put(THIS_MODULE);
+}
+
+/*
+ * The thread may sleep where no callback runs. A vCPU that was never started is left
+ * alone.
+ */
+static void unblock(struct hold *hold, struct ask *ask, struct task_struct *task)
+{
+	struct kvm_vcpu *vcpu = ask->vcpu;
+	struct rcuwait *wait = kvm_arch_vcpu_get_wait(vcpu);
+
+	if (READ_ONCE(vcpu->arch.mp_state) != KVM_MP_STATE_UNINITIALIZED) {
+		kvm_make_request(KVM_REQ_UNBLOCK, vcpu);
+		rcuwait_wake_up(wait);
+		return;
+	}
+	spin_lock(&hold->lock);
+	if (ask->state == ASK_QUEUED && ask->queued &&
+	    rcu_access_pointer(wait->task) == task) {
+		ask->state = ASK_NEVER_STARTED;
+		hold->events++;
+	}
+	spin_unlock(&hold->lock);
+}
+
+static int ask_thread(struct hold *hold, struct held_vcpu *held)
+{
+	struct task_struct *task = vcpu_thread(held->vcpu);
+	struct ask *ask = held->ask;
+	int rc = 0;
+
+	if (!task)
+		return 0;
+	if (!ask || ask->task != task) {
+		spin_lock(&hold->lock);
+		ask = ask_find(hold, held->vcpu, task);
+		spin_unlock(&hold->lock);
+	}
+	if (!ask) {
+		ask = kzalloc(sizeof(*ask), GPAMAP_GFP);
+		if (!ask) {
+			rc = -ENOMEM;
+			goto out;
+		}
+		init_task_work(&ask->work, ask_callback);
+		ask->hold = hold;
+		ask->vcpu = held->vcpu;
+		ask->task = task;
+		spin_lock(&hold->lock);
+		list_add(&ask->link, &hold->asks);
+		spin_unlock(&hold->lock);
+	}
+	held->ask = ask;
+	ask_queue(hold, ask, task);
+	unblock(hold, ask, task);
+out:
+	put_task_struct(task);
+	return rc;
+}
+
+static enum ask_state ask_state(const struct held_vcpu *held)
+{
+	return held->ask ? READ_ONCE(held->ask->state) : ASK_NONE;
+}
+
+static void ask_let_go(struct hold *hold, struct ask *ask)
+{
+	spin_lock(&hold->lock);
+	ask->state = ASK_NONE;
+	spin_unlock(&hold->lock);
+	wake_up_all(&hold->released);
+}
+
+/* Whether the vCPU is held; if not, what can be done for it is done. */
+static int hold_vcpu(struct hold *hold, struct held_vcpu *held)
+{
+	enum ask_state state = ask_state(held);
+	int rc;
+
+	if (held->owned || state == ASK_PARKED || state == ASK_NEVER_STARTED)
+		return true;
+	if (mutex_trylock(&held->vcpu->mutex)) {
+		mutex_release(&held->vcpu->mutex.dep_map, _THIS_IP_);
+		held->owned = true;
+	}
+	if (state == ASK_OUTSIDE)
+		ask_let_go(hold, held->ask);
+	if (held->owned)
+		return true;
+	/* Another thread has the mutex: look again later, who. */
+	if (state == ASK_OUTSIDE)
+		return false;
+	rc = ask_thread(hold, held);
+	if (rc)
+		return rc;
+	return ask_state(held) == ASK_NEVER_STARTED;
+}
+
+static int hold_reach(struct hold *hold, unsigned long deadline)
+{
+	u32 i, seen, missing;
+	int rc;
+
+	for (;;) {
+		spin_lock(&hold->lock);
+		seen = hold->events;
+		spin_unlock(&hold->lock);
+		missing = 0;
+		for (i = 0; i < hold->nr_vcpus; i++) {
+			cond_resched();
+			rc = hold_vcpu(hold, &hold->vcpus[i]);
+			if (rc < 0)
+				return rc;
+			missing += !rc;
+		}
+		if (!missing)
+			return 0;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		if (time_after(jiffies, deadline))
+			return -EBUSY;
+		/* Not every change is an event: a mutex may be free without. */
+		wait_event_killable_timeout(hold->reached,
+					    READ_ONCE(hold->events) != seen, 1);
+	}
+}
+
+static int hold_begin(struct hold *hold, struct kvm *kvm)
+{
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+
+	hold->nr_vcpus = 0;
+	hold->vcpus = kvcalloc(atomic_read(&kvm->online_vcpus), sizeof(*hold->vcpus),
+			       GPAMAP_GFP);
+	if (!hold->vcpus)
+		return -ENOMEM;
+	kvm_for_each_vcpu(i, vcpu, kvm)
+		hold->vcpus[hold->nr_vcpus++].vcpu = vcpu;
+	spin_lock(&hold->lock);
+	hold->active = true;
+	spin_unlock(&hold->lock);
+	return 0;
+}
+
+static void hold_end(struct hold *hold)
+{
+	struct ask *ask, *next;
+	u32 i;
+
+	spin_lock(&hold->lock);
+	hold->active = false;
+	list_for_each_entry_safe(ask, next, &hold->asks, link) {
+		ask->state = ASK_NONE;
+		if (!ask->in_flight)
+			ask_free(ask);
+	}
+	spin_unlock(&hold->lock);
+	wake_up_all(&hold->released);
+
+	for (i = 0; i < hold->nr_vcpus; i++) {
+		struct mutex *mutex = &hold->vcpus[i].vcpu->mutex;
+
+		if (!hold->vcpus[i].owned)
+			continue;
+		mutex_acquire(&mutex->dep_map, 0, 1, _THIS_IP_);
+		mutex_unlock(mutex);
+	}
+	kvfree(hold->vcpus);
+	hold->vcpus = NULL;
+}
+
+static int lock_kvm(struct kvm *kvm, unsigned long deadline)
+{
+	while (!mutex_trylock(&kvm->lock)) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		if (time_after(jiffies, deadline))
+			return -EBUSY;
+		schedule_timeout_killable(1);
+	}
+	return 0;
+}
+
+/*
+ * Keeps all vCPUs of the VM out of the guest, and out of all of KVM_RUN that reads guest
+ * memory, until gpamap_vm_release(). 0; -EBUSY, -EINTR or -ENOMEM when that could not be
+ * reached, and nobody is held.
+ */
+int gpamap_vm_hold(struct gpamap_vm *vm)
+{
+	unsigned long deadline = jiffies + msecs_to_jiffies(READ_ONCE(hold_timeout_ms));
+	struct kvm *kvm = vm_kvm(vm);
+	int rc;
+
+	trace_gpamap_hold_begin(vm, atomic_read(&kvm->online_vcpus));
+	rc = lock_kvm(kvm, deadline);
+	if (!rc) {
+		rc = hold_begin(vm->hold, kvm);
+		if (rc)
+			mutex_unlock(&kvm->lock);
+	}
+	if (!rc) {
+		rc = hold_reach(vm->hold, deadline);
+		if (rc) {
+			hold_end(vm->hold);
+			mutex_unlock(&kvm->lock);
+		}
+	}
+	trace_gpamap_hold_reached(vm, rc);
+	return rc;
+}
+
+void gpamap_vm_release(struct gpamap_vm *vm)
+{
+	hold_end(vm->hold);
+	mutex_unlock(&vm_kvm(vm)->lock);
+	trace_gpamap_hold_end(vm);
+}
+
+/* No callback is out: each pins the module. The last may still be returning. */
+void gpamap_vm_exit(void)
+{
+	synchronize_rcu_tasks();
+}
+
+/* ---- the VM ----------------------------------------------------------- */
+
 static bool file_is_vm(const struct file *file)
 {
 	return file_inode(file)->i_sb->s_magic == ANON_INODE_FS_MAGIC &&
@@ -167,6 +631,37 @@ static int vm_list_add(struct gpamap_vm *vm)
 	return rc;
 }
 
+/*
+ * No symbol of KVM is used, so nobody has compared its structures with those that this
+ * module was compiled for. What KVM tells by ioctl, and what can only be one thing, must be
+ * found in them; stats_id is the last member of both.
+ */
+static int check_layout(struct gpamap_vm *vm)
+{
+	struct kvm *kvm = vm_kvm(vm);
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+	int rc;
+
+	BUILD_BUG_ON(!__same_type(kvm->lock, struct mutex));
+	BUILD_BUG_ON(!__same_type(vcpu->mutex, struct mutex));
+	BUILD_BUG_ON(!__same_type(vcpu->preempt_notifier, struct preempt_notifier));
+	BUILD_BUG_ON(!__same_type(*kvm_arch_vcpu_get_wait(vcpu), struct rcuwait));
+
+	if (kvm->mm != vm->mm || strncmp(kvm->stats_id, "kvm-", 4) ||
+	    kvm->max_vcpus != vm_ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS))
+		return -EOPNOTSUPP;
+	rc = mutex_lock_killable(&kvm->lock);
+	if (rc)
+		return rc;
+	kvm_for_each_vcpu(i, vcpu, kvm)
+		if (vcpu->kvm != kvm || vcpu->vcpu_idx != i ||
+		    strncmp(vcpu->stats_id, "kvm-", 4))
+			rc = -EOPNOTSUPP;
+	mutex_unlock(&kvm->lock);
+	return rc;
+}
+
 static int vm_init(struct gpamap_vm *vm, int fd, u32 nr_slots)
 {
 	u32 as;
@@ -191,10 +686,16 @@ static int vm_init(struct gpamap_vm *vm, int fd, u32 nr_slots)
 	vm->readonly_mem = vm_ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) > 0;
 	n = vm_ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_MULTI_ADDRESS_SPACE);
 	vm->nr_as = clamp(n, 1L, (long)GPAMAP_NR_AS);
+	rc = check_layout(vm);
+	if (rc)
+		return rc;
 
 	rc = vm_list_add(vm);
 	if (rc)
 		return rc;
+	vm->hold = hold_alloc();
+	if (!vm->hold)
+		return -ENOMEM;
 	for (as = 0; as < vm->nr_as; as++) {
 		vm->ids[as] = bitmap_zalloc(vm->nr_slots, GPAMAP_GFP);
 		if (!vm->ids[as])
@@ -204,7 +705,7 @@ static int vm_init(struct gpamap_vm *vm, int fd, u32 nr_slots)
 }
 
 /* Errors: those of struct gpamap_attach about the VM and the range of slots. */
-int gpamap_vm_get(int fd, u32 first_slot, u32 nr_slots, struct gpamap_vm **out)
+int gpamap_vm_get(int fd, u32 first_slot, u32 nr_slots, u32 map, struct gpamap_vm **out)
 {
 	struct gpamap_vm *vm;
 	int rc;
@@ -215,6 +716,7 @@ int gpamap_vm_get(int fd, u32 first_slot, u32 nr_slots, struct gpamap_vm **out)
 	if (!vm)
 		return -ENOMEM;
 	INIT_LIST_HEAD(&vm->link);
+	vm->map = map;
 	vm->first_slot = first_slot;
 	vm->mm = current->mm;
 	mmgrab(vm->mm);
@@ -240,6 +742,8 @@ void gpamap_vm_put(struct gpamap_vm *vm)
 	list_del(&vm->link);
 	mutex_unlock(&gpamap_vms_lock);
 	mmdrop(vm->mm);
+	if (vm->hold)
+		hold_put(vm->hold);
 	if (vm->file)
 		fput(vm->file);
 	kfree(vm);
@@ -250,12 +754,27 @@ int gpamap_vm_check_owner(const struct gpamap_vm *vm)
 	return current->mm == vm->mm ? 0 : -EIO;
 }
 
+/* ---- memslots --------------------------------------------------------- */
+
+static bool fails_for_test(void)
+{
+	if (likely(!fail_nth) || --fail_nth)
+		return false;
+	if (fail_times > 1) {
+		fail_times--;
+		fail_nth = 1;
+	}
+	return true;
+}
+
 static int vm_set_slot(struct gpamap_vm *vm, const struct gpamap_slot *slot, u64 len)
 {
 	struct kvm_userspace_memory_region *arg = page_address(vm->page);
 	int tries = 16;
 	int rc;
 
+	if (fails_for_test())
+		return -ENOMEM;
 	*arg = (struct kvm_userspace_memory_region){
 		.slot = slot->as_id << 16 | slot->id,
 		.flags = slot->readonly ? KVM_MEM_READONLY : 0,
@@ -292,10 +811,25 @@ int gpamap_vm_check_slot(const struct gpamap_vm *vm, const struct gpamap_slot *s
 
 int gpamap_vm_create_slot(struct gpamap_vm *vm, const struct gpamap_slot *slot)
 {
-	return vm_set_slot(vm, slot, slot->npages << PAGE_SHIFT);
+	int rc = vm_set_slot(vm, slot, slot->npages << PAGE_SHIFT);
+
+	trace_gpamap_slot_create(vm, slot, rc);
+	return rc;
 }
 
 int gpamap_vm_delete_slot(struct gpamap_vm *vm, const struct gpamap_slot *slot)
 {
-	return vm_set_slot(vm, slot, 0);
+	int rc = vm_set_slot(vm, slot, 0);
+
+	trace_gpamap_slot_delete(vm, slot, rc);
+	return rc;
+}
+
+/* To where @slot says: all else is as KVM has it. */
+int gpamap_vm_move_slot(struct gpamap_vm *vm, const struct gpamap_slot *slot)
+{
+	int rc = vm_set_slot(vm, slot, slot->npages << PAGE_SHIFT);
+
+	trace_gpamap_slot_move(vm, slot, rc);
+	return rc;
 }

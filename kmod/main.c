@@ -191,6 +191,7 @@ static void __exit gpamap_exit(void)
 {
 	misc_deregister(&gpamap_dev);
 	gpamap_debugfs_exit();
+	gpamap_vm_exit();
 }
 
 module_init(gpamap_init);

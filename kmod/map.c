@@ -4,10 +4,11 @@
  *
  * A commit goes through the stages in one direction: operations to the tree, new views
  * from the tree where it is dirty, a plan for the slots from the changes of the views,
- * and KVM from the old slots to the new. Each stage leaves the one before it reversible;
- * only when KVM has the new slots is the transaction committed and the new views are
- * shown to readers, which cannot fail. On an error in any stage the stages before it
- * are undone and the map is as it was.
+ * and KVM from the old slots to the new, while running vCPUs are held if the plan needs
+ * it. Each stage leaves the one before it reversible; only when KVM has the new slots is
+ * the transaction committed and the new views are shown to readers, which cannot fail. On
+ * an error in any stage the stages before it are undone and the map is as it was. A dry
+ * run ends before the last stage, and is undone too.
  *
  * What is wrong with a result (too many ranges, memory that cannot be a slot, a slot
  * that KVM refuses) is no operation's own error. The one to blame is searched for by
@@ -26,6 +27,7 @@
 #include <linux/poll.h>
 #include <linux/uaccess.h>
 #include "private.h"
+#include "trace.h"
 
 static bool verify;
 module_param(verify, bool, 0600);
@@ -38,6 +40,7 @@ struct commit {
 	struct gpamap_plan plan;
 	struct gpamap_snapshot *snapshot;
 	struct gpamap_slot refused;	/* by KVM, if npages is not 0 */
+	struct gpamap_apply *cmd;	/* whose plan is told, or only told */
 };
 
 static int map_check_usable(const struct gpamap *map)
@@ -71,33 +74,57 @@ static const struct gpamap_flatview *root_view(const struct gpamap_root *root)
 }
 
 /* Adds to the plan how the slots of one address space change. */
-static int plan_as(struct gpamap *map, struct gpamap_plan *plan, u32 as_id)
+static int plan_as(struct gpamap *map, struct gpamap_plan *plan, u32 as_id, bool joined)
 {
 	struct gpamap_root *old = map->memory[as_id];
 	struct gpamap_root *new = memory_root(map, as_id);
+	struct gpamap_region *region = new ? new->region : NULL;
 	struct gpamap_changes changes = { 0 };
 	int rc;
 
-	if (old == new)
+	if (old == new && !joined)
 		return new ? gpamap_plan_add(plan, map->vm, &map->slots, as_id,
-					     &new->changes) : 0;
+					     &new->changes, region) : 0;
 
 	/* Another space took over: nothing is known to be the same. */
-	rc = gpamap_flatview_diff(old ? old->view : NULL, root_view(new), &changes);
-	if (!rc)
-		rc = gpamap_plan_add(plan, map->vm, &map->slots, as_id, &changes);
+	rc = gpamap_flatview_diff(old && !joined ? old->view : NULL, root_view(new),
+				  &changes);
+	if (!rc && joined)
+		rc = gpamap_plan_add_joined(plan, map->vm, &map->slots, as_id, &changes);
+	else if (!rc)
+		rc = gpamap_plan_add(plan, map->vm, &map->slots, as_id, &changes, region);
 	gpamap_changes_free(&changes);
 	return rc;
 }
 
+/* What was split stays split in an address space, unless its slots do not suffice. */
 static int make_plan(struct gpamap *map, struct gpamap_plan *plan)
 {
-	u32 as_id;
-	int rc = 0;
+	u32 as_id, short_of, joined = 0;
+	int rc;
 
-	for (as_id = 0; !rc && as_id < GPAMAP_NR_AS; as_id++)
-		rc = plan_as(map, plan, as_id);
-	return rc ?: gpamap_plan_ids(plan, map->vm);
+	for (;;) {
+		rc = 0;
+		for (as_id = 0; !rc && as_id < GPAMAP_NR_AS; as_id++) {
+			rc = plan_as(map, plan, as_id, joined & BIT(as_id));
+			short_of = as_id;
+		}
+		if (!rc)
+			rc = gpamap_plan_finish(plan, map->vm, &short_of);
+		if (rc != -ENOSPC || joined & BIT(short_of))
+			return rc;
+		joined |= BIT(short_of);
+		gpamap_plan_abort(plan, &map->slots, map->vm);
+	}
+}
+
+static void tell_plan(struct gpamap_apply *cmd, const struct gpamap_plan *plan)
+{
+	cmd->out_deletes = plan->gone.nr;
+	cmd->out_moves = plan->nr_moves;
+	cmd->out_creates = plan->come.nr;
+	cmd->out_plan = gpamap_plan_holds(plan) ? GPAMAP_PLAN_HOLD : 0;
+	cmd->out_taken = plan->taken;
 }
 
 /* Rule 49, checked where the module was loaded with verify=1. */
@@ -119,6 +146,35 @@ static int verify_views(struct gpamap *map)
 		gpamap_flatview_retire(fresh, NULL);
 	}
 	return 0;
+}
+
+/* Rules 37 and 49: the slots cover the memory of the view, and nothing else. */
+static void verify_slots(struct gpamap *map)
+{
+	const struct gpamap_range *range;
+	struct gpamap_cursor cursor;
+	struct gpamap_slot whole, *slot;
+	u32 as_id, nr = 0;
+	u64 gpa, end;
+
+	for (as_id = 0; as_id < GPAMAP_NR_AS; as_id++) {
+		if (!map->memory[as_id])
+			continue;
+		range = gpamap_flatview_first(&cursor, map->memory[as_id]->view);
+		for (; range; range = gpamap_flatview_next(&cursor)) {
+			if (gpamap_range_slot(range, PAGE_SHIFT, &whole) <= 0)
+				continue;
+			end = whole.gpa + (whole.npages << PAGE_SHIFT);
+			for (gpa = whole.gpa; gpa != end; nr++) {
+				slot = xa_load(&map->slots.as[as_id], gpa >> PAGE_SHIFT);
+				if (WARN_ON_ONCE(!slot || !gpamap_slot_serves(slot, &whole,
+									PAGE_SHIFT)))
+					return;
+				gpa += slot->npages << PAGE_SHIFT;
+			}
+		}
+	}
+	WARN_ON_ONCE(nr != map->slots.nr);
 }
 
 /* ---- what readers see ------------------------------------------------- */
@@ -157,19 +213,74 @@ static void show(struct gpamap *map, struct gpamap_snapshot *snapshot)
 
 /* ---- attach and detach ------------------------------------------------ */
 
-/* Brings KVM to what the plan says; the plan is gone afterwards. */
-static int run_plan(struct gpamap *map, struct gpamap_plan *plan,
-		    struct gpamap_slot *refused)
+static void count_plan(struct gpamap_stats *stats, const struct gpamap_plan *plan)
 {
-	int rc;
+	u32 i;
 
-	rc = gpamap_plan_apply(plan, map->vm, refused, &map->broken);
-	if (rc) {
-		gpamap_plan_abort(plan, &map->slots, map->vm);
-		return map->broken ? -EIO : rc;
+	stats->deletes += plan->gone.nr;
+	stats->moves += plan->nr_moves;
+	stats->creates += plan->come.nr;
+	for (i = 0; i < plan->gone.nr; i++) {
+		u64 len = plan->gone.slots[i]->npages << PAGE_SHIFT;
+
+		stats->deleted_bytes += len;
+		stats->largest_delete = max(stats->largest_delete, len);
 	}
-	gpamap_plan_commit(plan, &map->slots);
-	return 0;
+}
+
+static void count_hold(struct gpamap_stats *stats, u64 since, int rc)
+{
+	u64 ns = ktime_get_ns() - since;
+
+	if (rc)
+		stats->hold_failures++;
+	else
+		stats->holds++;
+	stats->hold_ns += ns;
+	stats->longest_hold_ns = max(stats->longest_hold_ns, ns);
+}
+
+/*
+ * Brings KVM to what the plan says, and readers to @snapshot if there is one, which is
+ * the readers' then; the plan is gone afterwards. vCPUs that are held are so in the
+ * meantime.
+ */
+static int run_plan(struct gpamap *map, struct gpamap_plan *plan,
+		    struct gpamap_snapshot *snapshot, struct gpamap_slot *refused)
+{
+	bool hold = gpamap_plan_holds(plan);
+	u64 since = ktime_get_ns();
+	int rc, broken = 0;
+
+	if (hold) {
+		rc = gpamap_vm_hold(map->vm);
+		if (rc) {
+			count_hold(&map->stats, since, rc);
+			gpamap_plan_abort(plan, &map->slots, map->vm);
+			return rc;
+		}
+	}
+	rc = gpamap_plan_apply(plan, &map->slots, map->vm, refused, &broken);
+	if (rc)
+		map->stats.rollbacks++;
+	else
+		count_plan(&map->stats, plan);
+	if (rc && !broken)
+		gpamap_plan_abort(plan, &map->slots, map->vm);
+	else
+		gpamap_plan_commit(plan, &map->slots);
+	if (!rc && snapshot)
+		show(map, snapshot);
+	if (hold) {
+		gpamap_vm_release(map->vm);
+		count_hold(&map->stats, since, 0);
+	}
+	if (broken) {
+		map->broken = true;
+		trace_gpamap_broken(map, broken);
+		return -EIO;
+	}
+	return rc;
 }
 
 static void set_memory_roots(struct gpamap *map, bool attached)
@@ -197,14 +308,15 @@ int gpamap_attach(struct gpamap *map, void *arg)
 	if (map->vm)
 		return -EBUSY;
 
-	rc = gpamap_vm_get(cmd->vm_fd, cmd->first_slot, cmd->nr_slots, &map->vm);
+	rc = gpamap_vm_get(cmd->vm_fd, cmd->first_slot, cmd->nr_slots, map->number,
+			   &map->vm);
 	if (rc)
 		return rc;
 	rc = make_plan(map, &plan);
 	if (rc)
 		gpamap_plan_abort(&plan, &map->slots, map->vm);
 	else
-		rc = run_plan(map, &plan, &refused);
+		rc = run_plan(map, &plan, NULL, &refused);
 	/* A broken map keeps the VM, where its slots may be, from other maps. */
 	if (rc && !map->broken) {
 		gpamap_vm_put(map->vm);
@@ -220,7 +332,7 @@ int gpamap_detach(struct gpamap *map, void *arg)
 	struct gpamap_detach *cmd = arg;
 	struct gpamap_plan plan = { 0 };
 	struct gpamap_slot refused;
-	u32 as_id;
+	u32 as_id, short_of;
 	int rc;
 
 	if (cmd->flags)
@@ -242,15 +354,15 @@ int gpamap_detach(struct gpamap *map, void *arg)
 		swap(changes.nr_gone, changes.nr_come);
 		if (!rc)
 			rc = gpamap_plan_add(&plan, map->vm, &map->slots, as_id,
-					     &changes);
+					     &changes, NULL);
 		gpamap_changes_free(&changes);
 	}
 	if (!rc)
-		rc = gpamap_plan_ids(&plan, map->vm);
+		rc = gpamap_plan_finish(&plan, map->vm, &short_of);
 	if (rc)
 		gpamap_plan_abort(&plan, &map->slots, map->vm);
 	else
-		rc = run_plan(map, &plan, &refused);
+		rc = run_plan(map, &plan, NULL, &refused);
 	if (rc)
 		return rc;
 	gpamap_slots_destroy(&map->slots);
@@ -281,8 +393,7 @@ static bool wants_refused(struct commit *c)
 	const struct gpamap_slot *refused = &c->refused;
 	const struct gpamap_range *range;
 	struct gpamap_root *root;
-	struct gpamap_slot slot;
-	int rc;
+	struct gpamap_slot whole;
 
 	root = memory_root(c->map, refused->as_id);
 	if (!root)
@@ -290,10 +401,8 @@ static bool wants_refused(struct commit *c)
 	range = gpamap_flatview_find(root_view(root), refused->gpa);
 	if (!range)
 		return false;
-	rc = gpamap_slot_first(range, PAGE_SHIFT, &slot);
-	while (rc > 0 && slot.gpa < refused->gpa)
-		rc = gpamap_slot_next(range, PAGE_SHIFT, &slot);
-	return rc > 0 && gpamap_slot_equal(&slot, refused);
+	return gpamap_range_slot(range, PAGE_SHIFT, &whole) > 0 &&
+	       gpamap_slot_serves(refused, &whole, PAGE_SHIFT);
 }
 
 static int still_bad(void *arg)
@@ -309,8 +418,39 @@ static int still_bad(void *arg)
 	return rc || (c->refused.npages && wants_refused(c));
 }
 
-static int commit(struct commit *c, const struct gpamap_op *ops, u32 *failed_op)
+/* The last stage: what was prepared comes true. */
+static int finish(struct commit *c)
 {
+	struct gpamap *map = c->map;
+	int rc;
+
+	if (gpamap_txn_changed(&c->txn)) {
+		c->snapshot = snapshot_alloc(map);
+		if (!c->snapshot) {
+			if (map->vm)
+				gpamap_plan_abort(&c->plan, &map->slots, map->vm);
+			return -ENOMEM;
+		}
+	}
+	if (map->vm) {
+		rc = run_plan(map, &c->plan, c->snapshot, &c->refused);
+		if (rc) {
+			kfree(c->snapshot);
+			return rc;
+		}
+		set_memory_roots(map, true);
+	} else if (c->snapshot) {
+		show(map, c->snapshot);
+	}
+	gpamap_txn_commit(&c->txn);
+	if (verify && map->vm)
+		verify_slots(map);
+	return 0;
+}
+
+static int commit(struct commit *c, const struct gpamap_op *ops)
+{
+	bool dry_run = c->cmd->flags & GPAMAP_APPLY_DRY_RUN;
 	struct gpamap *map = c->map;
 	bool blame;
 	int rc;
@@ -318,58 +458,46 @@ static int commit(struct commit *c, const struct gpamap_op *ops, u32 *failed_op)
 	rc = prepare(c);
 	/* KVM's errors are an operation's fault only if they are about a new slot. */
 	blame = rc;
-	if (!rc && gpamap_txn_changed(&c->txn)) {
-		c->snapshot = snapshot_alloc(map);
-		if (!c->snapshot)
-			rc = -ENOMEM;
+	if (!rc)
+		tell_plan(c->cmd, &c->plan);
+	if (map->vm && (rc || dry_run))
+		gpamap_plan_abort(&c->plan, &map->slots, map->vm);
+	if (!rc && !dry_run) {
+		rc = finish(c);
+		if (!rc)
+			return 0;
+		blame = c->refused.npages && !map->broken;
 	}
-	if (map->vm) {
-		if (rc)
-			gpamap_plan_abort(&c->plan, &map->slots, map->vm);
-		else
-			rc = run_plan(map, &c->plan, &c->refused);
-	}
-	if (rc) {
-		kfree(c->snapshot);
-		if (c->refused.npages && !map->broken)
-			blame = true;
-		if (blame && rc != -ENOMEM && rc != -EINTR)
-			*failed_op = gpamap_txn_blame(&c->txn, ops, still_bad, c);
-		gpamap_txn_abort(&c->txn);
-		return rc;
-	}
-	if (map->vm)
-		set_memory_roots(map, true);
-	if (c->snapshot)
-		show(map, c->snapshot);
-	gpamap_txn_commit(&c->txn);
-	return 0;
+	if (blame && rc != -ENOMEM && rc != -EINTR)
+		c->cmd->out_failed_op = gpamap_txn_blame(&c->txn, ops, still_bad, c);
+	gpamap_txn_abort(&c->txn);
+	return rc;
 }
 
-static int apply_locked(struct gpamap *map, const struct gpamap_op *ops, u32 nr_ops,
-			u32 *failed_op)
+static int apply_locked(struct gpamap *map, const struct gpamap_op *ops,
+			struct gpamap_apply *cmd)
 {
-	struct commit c = { .map = map };
+	struct commit c = { .map = map, .cmd = cmd };
 	u32 i;
 	int rc;
 
 	rc = map_check_usable(map);
-	if (rc || !nr_ops)
+	if (rc || !cmd->nr_ops)
 		return rc;
-	rc = gpamap_txn_begin(&c.txn, &map->tree, nr_ops);
+	rc = gpamap_txn_begin(&c.txn, &map->tree, cmd->nr_ops);
 	if (rc)
 		return rc;
-	for (i = 0; i < nr_ops; i++) {
+	for (i = 0; i < cmd->nr_ops; i++) {
 		cond_resched();
 		rc = fatal_signal_pending(current) ? -EINTR :
 						     gpamap_txn_op(&c.txn, &ops[i]);
 		if (rc) {
-			*failed_op = i;
+			cmd->out_failed_op = i;
 			gpamap_txn_abort(&c.txn);
 			return rc;
 		}
 	}
-	return commit(&c, ops, failed_op);
+	return commit(&c, ops);
 }
 
 static int copy_ops(struct gpamap_op *ops, const struct gpamap_apply *cmd,
@@ -393,12 +521,14 @@ static int copy_ops(struct gpamap_op *ops, const struct gpamap_apply *cmd,
 
 int gpamap_apply(struct gpamap *map, void *arg)
 {
+	static const struct gpamap_plan no_plan;
 	struct gpamap_apply *cmd = arg;
 	struct gpamap_op *ops;
 	int rc;
 
 	cmd->out_failed_op = GPAMAP_NO_OP;
-	if (cmd->flags)
+	tell_plan(cmd, &no_plan);
+	if (cmd->flags & ~GPAMAP_APPLY_DRY_RUN)
 		return -EOPNOTSUPP;
 	if (cmd->__reserved || cmd->op_size < sizeof(*ops))
 		return -EINVAL;
@@ -416,7 +546,16 @@ int gpamap_apply(struct gpamap *map, void *arg)
 	rc = mutex_lock_killable(&map->lock);
 	if (rc)
 		goto out_free;
-	rc = apply_locked(map, ops, cmd->nr_ops, &cmd->out_failed_op);
+	if (cmd->flags & GPAMAP_APPLY_DRY_RUN) {
+		rc = apply_locked(map, ops, cmd);
+	} else {
+		trace_gpamap_commit_begin(map, cmd->nr_ops);
+		rc = apply_locked(map, ops, cmd);
+		map->stats.commits += !rc;
+		trace_gpamap_commit_end(map, rc);
+	}
+	if (rc)
+		tell_plan(cmd, &no_plan);
 	cmd->out_generation = map->generation;
 	mutex_unlock(&map->lock);
 out_free:

@@ -8,6 +8,9 @@
  *	struct gpamap::lock
  *	    struct gpamap::wait.lock
  *	    gpamap_vms_lock (kvm.c)
+ *	    kvm->lock (while vCPUs are held; tried with a time limit)
+ *		vcpu->mutex (of all vCPUs; only tried)
+ *		    struct hold::lock (kvm.c; also taken by callbacks in vCPU threads)
  *	    mmap_lock of the process that owns the VM (mapping the scratch page, user
  *		copies)
  *	    locks that KVM takes in its ioctls (kvm->slots_lock, ...)
@@ -30,6 +33,7 @@
 #define GPAMAP_NR_AS 2
 
 struct gpamap_vm;
+struct hold;
 
 /* What readers without a lock see: the views of one generation. Under RCU. */
 struct gpamap_snapshot {
@@ -48,14 +52,25 @@ struct gpamap_slots {
 	u32 nr;
 };
 
-/* From the slots that KVM has to those that it is to have. */
+struct gpamap_slot_list {
+	struct gpamap_slot **slots;
+	u32 nr;
+	u32 max;
+};
+
+struct gpamap_move {
+	struct gpamap_slot *from;	/* entry of struct gpamap_slots */
+	struct gpamap_slot *to;		/* the plan's own until committed */
+	bool placed;			/* while they are put in order */
+};
+
+/* From the slots that KVM has to those that it is to have: deletes, moves, creates. */
 struct gpamap_plan {
-	struct gpamap_slot **gone;	/* entries of struct gpamap_slots */
-	struct gpamap_slot **come;	/* the plan's own until committed */
-	u32 nr_gone;
-	u32 nr_come;
-	u32 max_gone;
-	u32 max_come;
+	struct gpamap_slot_list gone;	/* entries of struct gpamap_slots */
+	struct gpamap_move *moves;	/* in the order in which they can be done */
+	u32 nr_moves;
+	struct gpamap_slot_list come;	/* the plan's own until committed */
+	u64 taken;			/* see struct gpamap_apply */
 	bool has_ids;			/* ids of gone are free, come have theirs */
 };
 
@@ -69,13 +84,15 @@ struct gpamap {
 	struct gpamap_vm *vm;		/* NULL while detached */
 	struct gpamap_slots slots;	/* empty while detached */
 	struct gpamap_root *memory[GPAMAP_NR_AS];	/* that the slots follow */
-	bool broken;			/* a roll-back failed: slots are not in KVM */
+	bool broken;			/* a roll-back failed: slots and view disagree */
+	struct gpamap_stats stats;
 
 	/* RCU; written under the lock. NULL before the first commit. */
 	struct gpamap_snapshot __rcu *snapshot;
 
 	wait_queue_head_t wait;		/* for a new generation; own lock */
-	struct dentry *debugfs;		/* fixed at creation */
+	u32 number;			/* fixed at creation, as what follows */
+	struct dentry *debugfs;
 };
 
 /* map.c: what the ioctls that change a map do. */
@@ -102,10 +119,18 @@ const struct gpamap_region *gpamap_slot_region(const struct gpamap *map,
 					       const struct gpamap_slot *slot);
 int __must_check gpamap_plan_add(struct gpamap_plan *plan, const struct gpamap_vm *vm,
 				 struct gpamap_slots *slots, u32 as_id,
-				 const struct gpamap_changes *changes);
-int __must_check gpamap_plan_ids(struct gpamap_plan *plan, struct gpamap_vm *vm);
-int __must_check gpamap_plan_apply(struct gpamap_plan *plan, struct gpamap_vm *vm,
-				   struct gpamap_slot *refused, bool *broken);
+				 const struct gpamap_changes *changes,
+				 struct gpamap_region *root);
+int __must_check gpamap_plan_add_joined(struct gpamap_plan *plan,
+					const struct gpamap_vm *vm,
+					struct gpamap_slots *slots, u32 as_id,
+					const struct gpamap_changes *changes);
+int __must_check gpamap_plan_finish(struct gpamap_plan *plan, struct gpamap_vm *vm,
+				    u32 *short_of);
+bool gpamap_plan_holds(const struct gpamap_plan *plan);
+int __must_check gpamap_plan_apply(struct gpamap_plan *plan, struct gpamap_slots *slots,
+				   struct gpamap_vm *vm, struct gpamap_slot *refused,
+				   int *broken);
 void gpamap_plan_commit(struct gpamap_plan *plan, struct gpamap_slots *slots);
 void gpamap_plan_abort(struct gpamap_plan *plan, struct gpamap_slots *slots,
 		       struct gpamap_vm *vm);
@@ -115,12 +140,14 @@ void gpamap_plan_abort(struct gpamap_plan *plan, struct gpamap_slots *slots,
  */
 struct gpamap_vm {
 	/* Fixed at creation. */
+	u32 map;			/* number of the map, for tracepoints */
 	struct file *file;		/* a reference on the VM */
 	struct mm_struct *mm;		/* of its process; held by mmgrab() */
 	u32 first_slot;
 	u32 nr_slots;
 	u32 nr_as;			/* KVM_CAP_MULTI_ADDRESS_SPACE */
 	bool readonly_mem;		/* KVM_CAP_READONLY_MEM */
+	struct hold *hold;
 
 	/* Ids in use, nr_slots bits for every address space; memslot.c's. */
 	unsigned long *ids[GPAMAP_NR_AS];
@@ -133,7 +160,7 @@ struct gpamap_vm {
 	struct list_head link;		/* in gpamap_vms, under gpamap_vms_lock */
 };
 
-int __must_check gpamap_vm_get(int fd, u32 first_slot, u32 nr_slots,
+int __must_check gpamap_vm_get(int fd, u32 first_slot, u32 nr_slots, u32 map,
 			       struct gpamap_vm **out);
 void gpamap_vm_put(struct gpamap_vm *vm);
 int __must_check gpamap_vm_check_owner(const struct gpamap_vm *vm);
@@ -143,5 +170,10 @@ int __must_check gpamap_vm_create_slot(struct gpamap_vm *vm,
 				       const struct gpamap_slot *slot);
 int __must_check gpamap_vm_delete_slot(struct gpamap_vm *vm,
 				       const struct gpamap_slot *slot);
+int __must_check gpamap_vm_move_slot(struct gpamap_vm *vm,
+				     const struct gpamap_slot *slot);
+int __must_check gpamap_vm_hold(struct gpamap_vm *vm);
+void gpamap_vm_release(struct gpamap_vm *vm);
+void gpamap_vm_exit(void);
 
 #endif /* GPAMAP_PRIVATE_H */

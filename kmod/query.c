@@ -23,7 +23,9 @@ static int fill_info(struct gpamap *map, struct gpamap_query *cmd, void *out)
 		return 1;
 	*info = (struct gpamap_info){
 		.features = GPAMAP_FEATURE_SLOTS | GPAMAP_FEATURE_LOOKUP |
-			    GPAMAP_FEATURE_POLL,
+			    GPAMAP_FEATURE_POLL | GPAMAP_FEATURE_HOLD |
+			    GPAMAP_FEATURE_DRY_RUN | GPAMAP_FEATURE_STATS |
+			    GPAMAP_FEATURE_CUT_AHEAD,
 		.generation = map->generation,
 		.state = (map->vm ? GPAMAP_STATE_ATTACHED : 0) |
 			 (map->broken ? GPAMAP_STATE_BROKEN : 0),
@@ -129,17 +131,19 @@ static int fill_ranges(struct gpamap *map, struct gpamap_query *cmd, void *out)
 static int fill_slots(struct gpamap *map, struct gpamap_query *cmd, void *out)
 {
 	struct gpamap_slot_info *info = out;
+	const struct gpamap_region *region;
 	struct gpamap_slot *slot;
 	unsigned long gfn;
 	u32 as;
 
 	for (as = 0; out && as < GPAMAP_NR_AS; as++) {
 		xa_for_each(&map->slots.as[as], gfn, slot) {
+			region = gpamap_slot_region(map, slot);
 			*info++ = (struct gpamap_slot_info){
 				.gpa = slot->gpa,
 				.npages = slot->npages,
 				.hva = slot->hva,
-				.region = gpamap_slot_region(map, slot)->id,
+				.region = region ? region->id : 0,
 				.slot = slot->as_id << 16 | slot->id,
 				.flags = slot->readonly ? KVM_MEM_READONLY : 0,
 			};
@@ -147,6 +151,13 @@ static int fill_slots(struct gpamap *map, struct gpamap_query *cmd, void *out)
 		}
 	}
 	return map->slots.nr;
+}
+
+static int fill_stats(struct gpamap *map, struct gpamap_query *cmd, void *out)
+{
+	if (out)
+		*(struct gpamap_stats *)out = map->stats;
+	return 1;
 }
 
 static const struct {
@@ -164,6 +175,8 @@ static const struct {
 		offsetofend(struct gpamap_range_info, prio), fill_ranges },
 	[GPAMAP_QUERY_SLOTS] = { sizeof(struct gpamap_slot_info),
 		offsetofend(struct gpamap_slot_info, __reserved), fill_slots },
+	[GPAMAP_QUERY_STATS] = { sizeof(struct gpamap_stats),
+		offsetofend(struct gpamap_stats, rollbacks), fill_stats },
 };
 
 static int copy_records(const struct gpamap_query *cmd, const void *records, u32 size)

@@ -27,10 +27,11 @@
 #include "core.h"
 
 #define REGION_FLAGS (GPAMAP_PATH_FLAGS | GPAMAP_REGION_DISABLED | \
-		      GPAMAP_REGION_ROMD_MODE)
+		      GPAMAP_REGION_ROMD_MODE | GPAMAP_REGION_CUT_AHEAD)
 #define SET_MASK (GPAMAP_SET_ENABLED | GPAMAP_SET_READONLY | GPAMAP_SET_AT | \
 		  GPAMAP_SET_PRIO | GPAMAP_SET_OFFSET | GPAMAP_SET_NONVOLATILE | \
-		  GPAMAP_SET_UNMERGEABLE | GPAMAP_SET_ROMD | GPAMAP_SET_LAST)
+		  GPAMAP_SET_UNMERGEABLE | GPAMAP_SET_ROMD | GPAMAP_SET_LAST | \
+		  GPAMAP_SET_CUT_AHEAD)
 
 /* Members of struct gpamap_op, as a set. */
 enum {
@@ -527,6 +528,7 @@ static const struct {
 	{ GPAMAP_SET_NONVOLATILE, F_FLAGS, GPAMAP_REGION_NONVOLATILE },
 	{ GPAMAP_SET_UNMERGEABLE, F_FLAGS, GPAMAP_REGION_UNMERGEABLE },
 	{ GPAMAP_SET_ROMD, F_FLAGS, GPAMAP_REGION_ROMD_MODE },
+	{ GPAMAP_SET_CUT_AHEAD, F_FLAGS, GPAMAP_REGION_CUT_AHEAD },
 	{ GPAMAP_SET_AT, F_AT, 0 },
 	{ GPAMAP_SET_PRIO, F_PRIO, 0 },
 	{ GPAMAP_SET_OFFSET, F_OFFSET, 0 },
@@ -537,6 +539,7 @@ static int op_set(struct gpamap_txn *txn, const struct gpamap_op *op,
 		  struct gpamap_undo *undo)
 {
 	struct gpamap_region *region, *container;
+	bool seen = op->mask & ~GPAMAP_SET_CUT_AHEAD;
 	u32 fields = F_MASK, flags = 0;
 	u64 at, last, hva_last;
 	s32 prio;
@@ -569,7 +572,8 @@ static int op_set(struct gpamap_txn *txn, const struct gpamap_op *op,
 	at = op->mask & GPAMAP_SET_AT ? op->at : region->at;
 	prio = op->mask & GPAMAP_SET_PRIO ? op->prio : region->prio;
 	last = op->mask & GPAMAP_SET_LAST ? op->last : region->last;
-	mark(txn->tree, region);
+	if (seen)
+		mark(txn->tree, region);
 	region->flags = (region->flags & ~flags) | op->flags;
 	if (op->mask & GPAMAP_SET_OFFSET)
 		region->offset = op->offset;
@@ -583,7 +587,8 @@ static int op_set(struct gpamap_txn *txn, const struct gpamap_op *op,
 	}
 	region->last = last;
 	region->prio = prio;
-	mark(txn->tree, region);
+	if (seen)
+		mark(txn->tree, region);
 	return 0;
 }
 

@@ -1330,58 +1330,26 @@ TEST_F_TIMEOUT(empty, limit_paths, 120)
 {
 	struct gpamap_op ops[5 * LEVELS + 2];
 	u32 nr = bomb(ops, LEVELS);
-	u64 begin;
 
 	/* The bomb itself is harmless until someone looks at it. */
 	test_cmd_apply_ops(self->fd, ops, nr);
-	begin = now_ms();
 	test_err_apply(ENOSPC, 1, self->fd, op_io(2, 0),
 		       op_space(1, GPAMAP_SPACE_VIEW, 10 * LEVELS + 1), op_io(3, 0));
-	EXPECT_GT(10000, now_ms() - begin);
 	/* The upper half alone is allowed. */
 	test_cmd_apply(self->fd, op_space(1, GPAMAP_SPACE_VIEW, 10 * (LEVELS - 8) + 1));
 }
 
-/* The time of a refused batch of @nr operations, of which the first is to blame. */
-static u64 time_refusal(struct gpamap_op *ops, u32 nr, int fd, int *rc, u32 *failed)
-{
-	u64 begin = now_ms();
-
-	*rc = _test_cmd_apply(fd, ops, nr, failed, NULL);
-	return now_ms() - begin;
-}
-
-/*
- * 2^31 ways, and a long batch: finding the operation to blame takes about as long
- * as finding that there is one.
- */
-TEST_F_TIMEOUT(empty, limit_paths_quickly, 120)
+/* The operation to blame is found among many too; core_test counts how often it looks. */
+TEST_F_TIMEOUT(empty, limit_paths_long_batch, 120)
 {
 	struct gpamap_op bombs[5 * 31 + 1], ops[100];
-	u32 i, nr = bomb(bombs, 31), failed;
-	u64 one = U64_MAX, all;
-	int rc;
+	u32 i, nr = bomb(bombs, 31);
 
 	test_cmd_apply_ops(self->fd, bombs, nr);
 	ops[0] = op_space(1, GPAMAP_SPACE_VIEW, 311);
 	for (i = 1; i < ARRAY_SIZE(ops); i++)
 		ops[i] = op_enable(1, i & 1);
-	/* The best of five: other load counts little. */
-	for (i = 0; i < 5; i++) {
-		u64 ms = time_refusal(ops, 1, self->fd, &rc, &failed);
-
-		EXPECT_EQ(-ENOSPC, rc);
-		EXPECT_EQ(0u, failed);
-		one = ms < one ? ms : one;
-	}
-	EXPECT_GT(10000, (int)one);
-	all = time_refusal(ops, ARRAY_SIZE(ops), self->fd, &rc, &failed);
-	EXPECT_EQ(-ENOSPC, rc);
-	EXPECT_EQ(0u, failed);
-	EXPECT_GE((int)(25 * one) + 100, (int)all)
-		TH_LOG("1 operation in %d ms, %d in %d ms", (int)one,
-		       (int)ARRAY_SIZE(ops), (int)all);
-	EXPECT_EQ(0u, query_info(self->fd).nr_spaces);
+	test_err_apply_ops(ENOSPC, 0, self->fd, ops, ARRAY_SIZE(ops));
 }
 
 /* -- QUERY ----------------------------------------------------------------- */

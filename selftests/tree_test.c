@@ -596,14 +596,17 @@ TEST_F(slots, rule_30_no_call_for_priority)
 	EXPECT_MADE({ 4 * PAGE, 4, self->mem, 10, 0 });
 }
 
-/* What changes places would meet itself, were a create to come first. */
+/*
+ * What changes places would meet itself, were a create to come first. Only one of the two
+ * can be moved, and keeps its id.
+ */
 TEST_F(slots, rule_31_deletes_first)
 {
 	apply(op_ram(2, 4 * PAGE - 1, self->mem), op_add(2, ROOT, 0, 0),
 	      op_ram(3, 4 * PAGE - 1, self->mem + 4 * PAGE), op_add(3, ROOT, 4 * PAGE, 0));
 	apply(op_at(2, 4 * PAGE), op_at(3, 0));
-	EXPECT_MADE({ 0, 4, self->mem + 4 * PAGE, 10, 0 },
-		    { 4 * PAGE, 4, self->mem, 11, 0 });
+	EXPECT_MADE({ 0, 4, self->mem + 4 * PAGE, 11, 0 },
+		    { 4 * PAGE, 4, self->mem, 10, 0 });
 	/* Overlapping its old self by a page, in either direction. */
 	apply(op_del(3), op_at(2, 5 * PAGE));
 	EXPECT_MADE({ 5 * PAGE, 4, self->mem, 10, 0 });
@@ -633,11 +636,12 @@ TEST_F(slots, rule_32_others_stay)
 		    { 18 * PAGE, 2, self->mem + 18 * PAGE, 15, 0 },
 		    { 24 * PAGE, 4, self->mem + 24 * PAGE, 13, 0 },
 		    { 32 * PAGE, 4, self->mem + 32 * PAGE, 14, 0 });
-	/* It moves to the edge: the right half grows, the left does not. */
+	/* It moves to the edge: the right half stays, a slot comes beside it. */
 	apply(op_at(20, 16 * PAGE));
 	EXPECT_MADE({ 0, 4, self->mem, 10, 0 },
 		    { 8 * PAGE, 4, self->mem + 8 * PAGE, 11, 0 },
-		    { 17 * PAGE, 3, self->mem + 17 * PAGE, 12, 0 },
+		    { 17 * PAGE, 1, self->mem + 17 * PAGE, 12, 0 },
+		    { 18 * PAGE, 2, self->mem + 18 * PAGE, 15, 0 },
 		    { 24 * PAGE, 4, self->mem + 24 * PAGE, 13, 0 },
 		    { 32 * PAGE, 4, self->mem + 32 * PAGE, 14, 0 });
 	/* Where no memory changes hands, KVM is not asked. */
@@ -673,7 +677,8 @@ TEST_F(slots, rule_37_rounded_inwards)
 	EXPECT_MADE({ 0, 2, self->mem, 10, 0 },
 		    { 4 * PAGE, 4, self->mem + 4 * PAGE, 11, 0 });
 	apply(op_at(3, 3 * PAGE));
-	EXPECT_MADE({ 0, 3, self->mem, 10, 0 },
+	EXPECT_MADE({ 0, 2, self->mem, 10, 0 },
+		    { 2 * PAGE, 1, self->mem + 2 * PAGE, 12, 0 },
 		    { 4 * PAGE, 4, self->mem + 4 * PAGE, 11, 0 });
 	/* Pieces of memory without a whole page. */
 	apply(op_del(2), op_del(3), op_ram(4, 0xfff, self->mem + 0x800),

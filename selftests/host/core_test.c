@@ -274,10 +274,13 @@ TEST_F(core, spaces_over_one_root_share_its_view)
 	ASSERT_EQ(0, do_op(&self->tree, &op));
 }
 
+static u32 nr_looks;
+
 static int refuses_two(void *arg)
 {
 	struct gpamap_tree *tree = arg;
 
+	nr_looks++;
 	return gpamap_tree_region(tree, 2) && gpamap_tree_region(tree, 2)->container;
 }
 
@@ -297,10 +300,93 @@ TEST_F(core, blame)
 		ASSERT_EQ(0, gpamap_txn_begin(&txn, &self->tree, ARRAY_SIZE(ops)));
 		for (i = 0; i < ARRAY_SIZE(ops); i++)
 			ASSERT_EQ(0, gpamap_txn_op(&txn, &ops[i]));
+		nr_looks = 0;
 		EXPECT_EQ(culprit, gpamap_txn_blame(&txn, ops, refuses_two, &self->tree));
+		/* Each look may be dear: the logarithm of 12, rounded up. */
+		EXPECT_GE(4u, nr_looks);
 		gpamap_txn_abort(&txn);
 		ASSERT_STREQ(self->before, dump(&self->tree));
 	}
+}
+
+/* ---- where slots are cut ahead ---- */
+
+static struct gpamap_op set_flag(u32 id, u32 mask, u32 flags)
+{
+	return (struct gpamap_op){ .code = GPAMAP_OP_SET, .id = id, .mask = mask,
+				   .flags = flags };
+}
+
+/* What comes and goes: by itself, in a container, through an alias, cut by a window. */
+TEST_F(core, cuts_are_where_something_comes_and_goes)
+{
+	const struct gpamap_op ops[] = {
+		region(2, GPAMAP_REGION_RAM, 0xffffff),
+		add(2, 1, 0, 0),
+		/* Seen, and to stay. */
+		region(3, GPAMAP_REGION_IO, 0xfff),
+		add(3, 1, 0x700000, 1),
+		/* Disabled; in part of a page. */
+		region(4, GPAMAP_REGION_IO, 0x1003),
+		add(4, 1, 0x1ffe, 1),
+		set_flag(4, GPAMAP_SET_ENABLED, GPAMAP_REGION_DISABLED),
+		/* In a disabled container, and through an alias to it. */
+		region(5, GPAMAP_REGION_CONTAINER, 0xffff),
+		region(6, GPAMAP_REGION_ROM, 0xfff),
+		add(6, 5, 0x2000, 0),
+		add(5, 1, 0x100000, 1),
+		set_flag(5, GPAMAP_SET_ENABLED, GPAMAP_REGION_DISABLED),
+		alias(7, 0xffff, 5, 0x1000),
+		add(7, 1, 0x200000, 1),
+		/* Seen, but told to go. */
+		region(8, GPAMAP_REGION_IO, 0xfff),
+		add(8, 1, 0x300000, 1),
+		set_flag(8, GPAMAP_SET_CUT_AHEAD, GPAMAP_REGION_CUT_AHEAD),
+	};
+	static const u64 all[] = { 0x1, 0x4, 0x102, 0x103, 0x201, 0x202, 0x300, 0x301 };
+	u64 *cuts;
+	u32 i, nr;
+
+	for (i = 0; i < ARRAY_SIZE(ops); i++)
+		ASSERT_EQ(0, do_op(&self->tree, &ops[i])) TH_LOG("operation %u", i);
+	ASSERT_EQ(0, gpamap_flatview_cuts(gpamap_tree_region(&self->tree, 1), 12, 0,
+					  U64_MAX, &cuts, &nr));
+	ASSERT_EQ(ARRAY_SIZE(all), nr);
+	for (i = 0; i < nr; i++)
+		EXPECT_EQ(all[i], cuts[i]) TH_LOG("cut %u", i);
+	kvfree(cuts);
+
+	/* Only what is in the window. */
+	ASSERT_EQ(0, gpamap_flatview_cuts(gpamap_tree_region(&self->tree, 1), 12, 0x200000,
+					  0x2fffff, &cuts, &nr));
+	ASSERT_EQ(2u, nr);
+	EXPECT_EQ(0x201u, cuts[0]);
+	EXPECT_EQ(0x202u, cuts[1]);
+	kvfree(cuts);
+	ASSERT_EQ(0, gpamap_flatview_cuts(gpamap_tree_region(&self->tree, 1), 12, 0x400000,
+					  0x6fffff, &cuts, &nr));
+	EXPECT_EQ(0u, nr);
+	kvfree(cuts);
+}
+
+/* A hint changes no view, and is one only for those that can have flags. */
+TEST_F(core, a_hint_is_not_seen)
+{
+	struct gpamap_op op;
+
+	op = region(2, GPAMAP_REGION_IO, 9);
+	ASSERT_EQ(0, do_op(&self->tree, &op));
+	op = add(2, 1, 0, 0);
+	ASSERT_EQ(0, do_op(&self->tree, &op));
+	op = set_flag(2, GPAMAP_SET_CUT_AHEAD, GPAMAP_REGION_CUT_AHEAD);
+	ASSERT_EQ(0, do_op(&self->tree, &op));
+	EXPECT_EQ((u32)GPAMAP_REGION_CUT_AHEAD,
+		  gpamap_tree_region(&self->tree, 2)->flags);
+	op = set_flag(2, GPAMAP_SET_ENABLED, GPAMAP_REGION_CUT_AHEAD);
+	EXPECT_EQ(-EINVAL, do_op(&self->tree, &op));
+	op = set_flag(2, GPAMAP_SET_CUT_AHEAD, 0);
+	ASSERT_EQ(0, do_op(&self->tree, &op));
+	EXPECT_EQ(0u, gpamap_tree_region(&self->tree, 2)->flags);
 }
 
 /* ---- limits ---- */
@@ -524,7 +610,7 @@ TEST(rule_37_38_slots_are_whole_pages)
 		struct gpamap_range range = { c->start, c->last, c->offset, &ram, 0 };
 		struct gpamap_slot slot;
 
-		ASSERT_EQ(c->rc ?: (int)c->nr, gpamap_slot_first(&range, 12, &slot)) {
+		ASSERT_EQ(c->rc ?: (int)c->nr, gpamap_range_slot(&range, 12, &slot)) {
 			TH_LOG("case %zu", i);
 		}
 		if (!c->nr)
@@ -533,7 +619,6 @@ TEST(rule_37_38_slots_are_whole_pages)
 		EXPECT_EQ(c->npages, slot.npages);
 		EXPECT_EQ(c->hva + c->offset + (c->gpa - c->start), slot.hva);
 		EXPECT_EQ(GPAMAP_SLOT_NONE, slot.id);
-		EXPECT_FALSE(gpamap_slot_next(&range, 12, &slot));
 	}
 }
 
@@ -561,7 +646,7 @@ TEST(rule_23_24_kinds_of_slots)
 		struct gpamap_range range = { 0, 0xfff, 0, &r, cases[i].flags };
 		struct gpamap_slot slot = { 0 };
 
-		EXPECT_EQ(cases[i].nr, gpamap_slot_first(&range, 12, &slot)) {
+		EXPECT_EQ(cases[i].nr, gpamap_range_slot(&range, 12, &slot)) {
 			TH_LOG("case %zu", i);
 		}
 		EXPECT_EQ(cases[i].readonly, slot.readonly) TH_LOG("case %zu", i);
@@ -573,15 +658,84 @@ TEST(a_huge_region_is_cut_into_slots_that_kvm_takes)
 {
 	struct gpamap_region ram = { .kind = GPAMAP_REGION_RAM, .hva = 0x1000 };
 	struct gpamap_range range = { .last = (10ULL << 40) - 1, .region = &ram };
-	struct gpamap_slot slot;
+	struct gpamap_slot whole;
 
-	ASSERT_EQ(1, gpamap_slot_first(&range, 12, &slot));
-	ASSERT_TRUE(gpamap_slot_next(&range, 12, &slot));
-	EXPECT_EQ(4ULL << 40, slot.gpa);
-	EXPECT_EQ(0x1000 + (4ULL << 40), slot.hva);
-	ASSERT_TRUE(gpamap_slot_next(&range, 12, &slot));
-	EXPECT_EQ(2ULL << 28, slot.npages);
-	ASSERT_FALSE(gpamap_slot_next(&range, 12, &slot));
+	ASSERT_EQ(1, gpamap_range_slot(&range, 12, &whole));
+	EXPECT_EQ(10ULL << 28, whole.npages);
+	EXPECT_EQ(4ULL << 28, gpamap_slot_end(0, whole.npages, 12, NULL, 0));
+	EXPECT_EQ(8ULL << 28, gpamap_slot_end(4ULL << 28, whole.npages, 12, NULL, 0));
+	EXPECT_EQ(10ULL << 28, gpamap_slot_end(8ULL << 28, whole.npages, 12, NULL, 0));
+}
+
+/* Pages of 4 KiB: small is up to 256 of them. */
+TEST(slots_are_cut_for_the_sake_of_large_ones)
+{
+	static const struct {
+		u64 gfn, end;
+		u64 cuts[4];
+		u32 nr;
+		u64 ends[4];		/* of the slots, up to @end */
+	} cases[] = {
+		{ 0, 1000, { 0 }, 0, { 1000 } },
+		/* Nothing large is protected. */
+		{ 0, 256, { 16, 32 }, 2, { 256 } },
+		/* A PC: what comes and goes is all below 1 MiB. */
+		{ 0, 0x40000, { 0xa0, 0xc0, 0xf0, 0x100 }, 4, { 0x100, 0x40000 } },
+		{ 0, 1000, { 400, 401 }, 2, { 400, 401, 1000 } },
+		{ 0, 1000, { 400, 900 }, 2, { 400, 900, 1000 } },
+		{ 0, 1000, { 900, 950 }, 2, { 900, 1000 } },
+		{ 0, 1000, { 100, 257 }, 2, { 100, 257, 1000 } },
+		/* Cuts that are elsewhere, or there twice. */
+		{ 500, 1000, { 100, 500, 700, 1000 }, 4, { 700, 1000 } },
+		{ 500, 1000, { 600, 600, 601, 1200 }, 4, { 601, 1000 } },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		u64 gfn = cases[i].gfn;
+		u32 n = 0;
+
+		while (gfn < cases[i].end) {
+			ASSERT_LT(n, 4u) TH_LOG("case %zu", i);
+			gfn = gpamap_slot_end(gfn, cases[i].end, 12, cases[i].cuts,
+					      cases[i].nr);
+			EXPECT_EQ(cases[i].ends[n], gfn) TH_LOG("case %zu", i);
+			n++;
+		}
+		EXPECT_EQ(cases[i].end, gfn) TH_LOG("case %zu", i);
+	}
+}
+
+/* A slot serves a range when it lies in it, over the same memory, with the same flag. */
+TEST(what_a_slot_serves)
+{
+	const struct gpamap_slot whole = { .gpa = 0x10000, .npages = 16, .hva = 0x80000 };
+	static const struct {
+		u64 gpa, npages, hva;
+		bool readonly;
+		bool serves;
+	} cases[] = {
+		{ 0x10000, 16, 0x80000, false, true },
+		{ 0x11000, 15, 0x81000, false, true },
+		{ 0x11000, 16, 0x81000, false, false },
+		{ 0xf000, 16, 0x7f000, false, false },
+		{ 0x11000, 1, 0x80000, false, false },
+		{ 0x11000, 1, 0x81000, true, false },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct gpamap_slot slot = {
+			.gpa = cases[i].gpa,
+			.npages = cases[i].npages,
+			.hva = cases[i].hva,
+			.readonly = cases[i].readonly,
+		};
+
+		EXPECT_EQ(cases[i].serves, gpamap_slot_serves(&slot, &whole, 12)) {
+			TH_LOG("case %zu", i);
+		}
+	}
 }
 
 TEST_HARNESS_MAIN

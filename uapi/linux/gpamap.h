@@ -162,6 +162,10 @@ enum gpamap_region_kind {
  * @GPAMAP_REGION_UNMERGEABLE: What is seen through this region never joins a
  *	neighbour in the flat view
  * @GPAMAP_REGION_ROMD_MODE: A rom device is in romd mode (kind romd only)
+ * @GPAMAP_REGION_CUT_AHEAD: A hint: what is seen at this region is going to come and
+ *	go. New memslots above 1 MiB are cut at its borders, whether it is seen or not,
+ *	so that no large one has to be deleted then. Disabled regions are taken for
+ *	this without being told. Of no consequence for the view
  */
 enum gpamap_region_flags {
 	GPAMAP_REGION_READONLY = 1 << 0,
@@ -169,6 +173,7 @@ enum gpamap_region_flags {
 	GPAMAP_REGION_NONVOLATILE = 1 << 2,
 	GPAMAP_REGION_UNMERGEABLE = 1 << 3,
 	GPAMAP_REGION_ROMD_MODE = 1 << 4,
+	GPAMAP_REGION_CUT_AHEAD = 1 << 5,
 };
 
 /**
@@ -232,6 +237,8 @@ enum gpamap_op_code {
  * @GPAMAP_SET_UNMERGEABLE: GPAMAP_REGION_UNMERGEABLE, to its value in op.flags
  * @GPAMAP_SET_ROMD: GPAMAP_REGION_ROMD_MODE, to its value in op.flags
  * @GPAMAP_SET_LAST: The length - 1, to op.last
+ * @GPAMAP_SET_CUT_AHEAD: GPAMAP_REGION_CUT_AHEAD, to its value in op.flags. Memslots
+ *	that are there stay as they are
  */
 enum gpamap_set_mask {
 	GPAMAP_SET_ENABLED = 1 << 0,
@@ -243,6 +250,7 @@ enum gpamap_set_mask {
 	GPAMAP_SET_UNMERGEABLE = 1 << 6,
 	GPAMAP_SET_ROMD = 1 << 7,
 	GPAMAP_SET_LAST = 1 << 8,
+	GPAMAP_SET_CUT_AHEAD = 1 << 9,
 };
 
 /**
@@ -285,9 +293,28 @@ struct gpamap_op {
 };
 
 /**
+ * enum gpamap_apply_flags - How GPAMAP_APPLY does it
+ * @GPAMAP_APPLY_DRY_RUN: Do everything up to the first call to KVM, tell what those calls
+ *	would be, and change nothing. Only the operations of the batch and their
+ *	result are checked, not what KVM says
+ */
+enum gpamap_apply_flags {
+	GPAMAP_APPLY_DRY_RUN = 1 << 0,
+};
+
+/**
+ * enum gpamap_plan_flags - What a commit needs
+ * @GPAMAP_PLAN_HOLD: vCPUs are kept out of the guest from before the first call to KVM
+ *	to after the last
+ */
+enum gpamap_plan_flags {
+	GPAMAP_PLAN_HOLD = 1 << 0,
+};
+
+/**
  * struct gpamap_apply - ioctl(GPAMAP_APPLY)
  * @size: sizeof(struct gpamap_apply)
- * @flags: Must be 0
+ * @flags: enum gpamap_apply_flags
  * @ops: Pointer to @nr_ops operations
  * @nr_ops: At most GPAMAP_MAX_OPS; 0 does nothing
  * @op_size: sizeof(struct gpamap_op): the distance from one to the next
@@ -296,19 +323,32 @@ struct gpamap_op {
  * @__reserved: Must be 0
  * @out_generation: On success, the map's generation after the call. It rises by
  *	one with every commit that changes a view, or makes or destroys a space
+ * @out_deletes: Memslots that were deleted, or would be; 0 while no VM is attached,
+ *	here and below
+ * @out_moves: Memslots that were moved to another guest-physical address
+ * @out_creates: Memslots that were created
+ * @out_plan: enum gpamap_plan_flags
+ * @out_taken: Bytes that the guest has as memory before and after, and for a moment
+ *	between has not, in whole pages; with GPAMAP_PLAN_HOLD it cannot notice
  *
  * Applies the operations in order, as one transaction: either all are done and
  * views and memslots follow, or nothing has changed. Only the result counts,
- * what lies between is never rendered. In this version vCPUs that run meanwhile
- * can see the memslots half changed.
+ * what lies between is never rendered.
+ *
+ * A commit that takes memslots away and brings others is atomic for running vCPUs too:
+ * they are held (GPAMAP_PLAN_HOLD), wherever they are, and see the map before or the map
+ * after. One that only creates memslots, or only deletes some, holds nobody; what comes
+ * or goes does so memslot by memslot.
  *
  * Errors: those of the operations (enum gpamap_op_code). Those of the result,
  * for which the operation that brought it about is named: ENOSPC a view has more
  * than GPAMAP_MAX_RANGES flat ranges, more than GPAMAP_MAX_PATHS
  * ways from roots to regions had to be followed, or there are too few memslots; and, while a VM is
  * attached, EINVAL, EOPNOTSUPP and EEXIST as with GPAMAP_ATTACH, EIO for
- * another process than the VM's. EIO the map is broken: an earlier roll-back
- * failed; only QUERY and close are left.
+ * another process than the VM's. EBUSY vCPUs could not be held in time (module parameter
+ * hold_timeout_ms): one sleeps inside KVM, for instance in a page fault that userfaultfd
+ * is to resolve. EINTR the caller is being killed. EIO the map is broken: an earlier
+ * roll-back failed; only QUERY and close are left.
  */
 struct gpamap_apply {
 	__u32 size;
@@ -319,6 +359,11 @@ struct gpamap_apply {
 	__u32 out_failed_op;
 	__u32 __reserved;
 	__aligned_u64 out_generation;
+	__u32 out_deletes;
+	__u32 out_moves;
+	__u32 out_creates;
+	__u32 out_plan;
+	__aligned_u64 out_taken;
 };
 #define GPAMAP_APPLY _IO(GPAMAP_TYPE, GPAMAP_CMD_APPLY)
 
@@ -332,7 +377,8 @@ struct gpamap_apply {
  * @GPAMAP_QUERY_RANGES: struct gpamap_range_info of the view of @space, by
  *	address
  * @GPAMAP_QUERY_SLOTS: struct gpamap_slot_info of all memslots of the map, by
- *	address
+ *	address. Of a broken map: those that KVM has
+ * @GPAMAP_QUERY_STATS: One struct gpamap_stats
  */
 enum gpamap_query_what {
 	GPAMAP_QUERY_INFO = 1,
@@ -340,6 +386,7 @@ enum gpamap_query_what {
 	GPAMAP_QUERY_SPACES = 3,
 	GPAMAP_QUERY_RANGES = 4,
 	GPAMAP_QUERY_SLOTS = 5,
+	GPAMAP_QUERY_STATS = 6,
 };
 
 /**
@@ -415,11 +462,20 @@ struct gpamap_lookup {
  * @GPAMAP_FEATURE_LOOKUP: GPAMAP_LOOKUP
  * @GPAMAP_FEATURE_POLL: poll() on the map: readable (EPOLLIN) when the generation
  *	differs from the one that GPAMAP_QUERY told last
+ * @GPAMAP_FEATURE_HOLD: Running vCPUs are held where a commit needs it (struct
+ *	gpamap_apply)
+ * @GPAMAP_FEATURE_DRY_RUN: GPAMAP_APPLY_DRY_RUN
+ * @GPAMAP_FEATURE_STATS: GPAMAP_QUERY_STATS
+ * @GPAMAP_FEATURE_CUT_AHEAD: GPAMAP_REGION_CUT_AHEAD
  */
 enum gpamap_features {
 	GPAMAP_FEATURE_SLOTS = 1 << 0,
 	GPAMAP_FEATURE_LOOKUP = 1 << 1,
 	GPAMAP_FEATURE_POLL = 1 << 2,
+	GPAMAP_FEATURE_HOLD = 1 << 3,
+	GPAMAP_FEATURE_DRY_RUN = 1 << 4,
+	GPAMAP_FEATURE_STATS = 1 << 5,
+	GPAMAP_FEATURE_CUT_AHEAD = 1 << 6,
 };
 
 /**
@@ -544,7 +600,7 @@ struct gpamap_range_info {
  * @gpa: First guest-physical address
  * @npages: Length in pages
  * @hva: Host memory
- * @region: Id of the region it shows
+ * @region: Id of the region it shows; 0 in a broken map where it shows none
  * @slot: KVM's slot number: address space id << 16 | id
  * @flags: KVM_MEM_READONLY or 0, as in struct kvm_userspace_memory_region
  * @__reserved: 0
@@ -557,6 +613,36 @@ struct gpamap_slot_info {
 	__u32 slot;
 	__u32 flags;
 	__u32 __reserved;
+};
+
+/**
+ * struct gpamap_stats - What a map has done since it was opened (GPAMAP_QUERY_STATS)
+ * @commits: GPAMAP_APPLY calls that succeeded, dry runs left out
+ * @creates: Memslots created, by GPAMAP_ATTACH too
+ * @deletes: Memslots deleted, by GPAMAP_DETACH too
+ * @moves: Memslots moved to another guest-physical address
+ * @deleted_bytes: Sum of the lengths of deleted memslots
+ * @largest_delete: Length in bytes of the largest memslot deleted
+ * @holds: Times that all vCPUs were held
+ * @hold_failures: Times that they could not be (EBUSY, EINTR)
+ * @hold_ns: Nanoseconds that vCPUs were held in all: from the moment that the first
+ *	could be stopped until all were let go, failures included
+ * @longest_hold_ns: The longest of these times
+ * @rollbacks: Times that KVM refused an operation and those before it were undone, with
+ *	success or without. What was undone, and undoing it, is not counted above
+ */
+struct gpamap_stats {
+	__aligned_u64 commits;
+	__aligned_u64 creates;
+	__aligned_u64 deletes;
+	__aligned_u64 moves;
+	__aligned_u64 deleted_bytes;
+	__aligned_u64 largest_delete;
+	__aligned_u64 holds;
+	__aligned_u64 hold_failures;
+	__aligned_u64 hold_ns;
+	__aligned_u64 longest_hold_ns;
+	__aligned_u64 rollbacks;
 };
 
 #endif /* _UAPI_LINUX_GPAMAP_H */
