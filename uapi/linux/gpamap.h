@@ -162,10 +162,10 @@ enum gpamap_region_kind {
  * @GPAMAP_REGION_UNMERGEABLE: What is seen through this region never joins a
  *	neighbour in the flat view
  * @GPAMAP_REGION_ROMD_MODE: A rom device is in romd mode (kind romd only)
- * @GPAMAP_REGION_CUT_AHEAD: A hint: what is seen at this region is going to come and
- *	go. New memslots above 1 MiB are cut at its borders, whether it is seen or not,
- *	so that no large one has to be deleted then. Disabled regions are taken for
- *	this without being told. Of no consequence for the view
+ * @GPAMAP_REGION_CUT_AHEAD: A hint: what this region shows is going to come and go. New
+ *	memslots above 1 MiB are cut at the borders of that, so that no large one has to
+ *	be deleted then. What disabled regions would show is taken for this without being
+ *	told. Of no consequence for the view
  */
 enum gpamap_region_flags {
 	GPAMAP_REGION_READONLY = 1 << 0,
