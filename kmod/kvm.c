@@ -300,6 +300,14 @@ static bool vcpu_loaded(const struct kvm_vcpu *vcpu)
 	return false;
 }
 
+/* Asked again already is as good: the thread comes back to the callback at once. */
+static bool is_let_go(const struct ask *ask)
+{
+	enum ask_state state = READ_ONCE(ask->state);
+
+	return state == ASK_NONE || state == ASK_QUEUED;
+}
+
 /* Runs in the thread that was asked. */
 static void ask_callback(struct callback_head *work)
 {
@@ -314,9 +322,7 @@ static void ask_callback(struct callback_head *work)
 	spin_unlock(&hold->lock);
 	wake_up(&hold->reached);
 
-	/* Asked again already is as good as let go: it comes back here at once. */
-	wait_event_idle(hold->released, READ_ONCE(ask->state) == ASK_NONE ||
-					READ_ONCE(ask->state) == ASK_QUEUED);
+	wait_event_idle(hold->released, is_let_go(ask));
 
 	spin_lock(&hold->lock);
 	if (!--ask->in_flight && !hold->active)

@@ -167,8 +167,9 @@ static void verify_slots(struct gpamap *map)
 			end = whole.gpa + (whole.npages << PAGE_SHIFT);
 			for (gpa = whole.gpa; gpa != end; nr++) {
 				slot = xa_load(&map->slots.as[as_id], gpa >> PAGE_SHIFT);
-				if (WARN_ON_ONCE(!slot || !gpamap_slot_serves(slot, &whole,
-									PAGE_SHIFT)))
+				if (slot && !gpamap_slot_serves(slot, &whole, PAGE_SHIFT))
+					slot = NULL;
+				if (WARN_ON_ONCE(!slot))
 					return;
 				gpa += slot->npages << PAGE_SHIFT;
 			}

@@ -217,7 +217,7 @@ static int plan_new(struct planner *p, const struct gpamap_slot *whole, u64 gfn,
 
 /* Keeps of the old slots in a new range what can be kept, and fills the gaps. */
 static int plan_range(struct planner *p, const struct gpamap_range *range,
-		     struct old_slots *old)
+		      struct old_slots *old)
 {
 	struct gpamap_slot whole;
 	u64 gfn;
