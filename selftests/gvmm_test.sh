@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# In the test machine: what gvmm says to wrong options and missing files, and how it
-# tells the ends of a guest apart. KTAP on standard output.
+# In the test machine: what gvmm says to wrong options and missing files, its dry runs,
+# what gpamap shows of a live map, and how gvmm tells the ends of a guest apart. KTAP on
+# standard output.
 count=0
 failed=0
 
@@ -75,6 +76,47 @@ refuses map_line 'bad.map:2: there is no such region or no such container' -k vm
 printf 'region 100 ram "x" last=0xfff\nadd 100 to 1 at=0xd0000001 prio=0\ncommit\n' > off.map
 refuses map_misaligned 'off.map:2: .*EINVAL' -k vmlinuz --map off.map
 
+# Dry runs: what each commit does to the memslots, without a guest.
+cat > plan.map <<'END'
+region 100 ram "card" last=0xffffff
+region 101 io "registers" last=0xfff
+add 100 to 1 at=0xe0000000 prio=1
+commit
+set 100 at=0xd0000000
+commit
+add 101 to 1 at=0xd0080000 prio=2
+commit
+set 101 enabled=0
+commit
+set 101 enabled=1
+set 101 enabled=0
+commit
+set 101 enabled=1
+commit
+END
+cat > want <<'END'
+commit 1: 0 deletes, 0 moves, 1 creates, 0 bytes taken for a moment, vCPUs not held
+commit 2: 0 deletes, 1 moves, 0 creates, 0 bytes taken for a moment, vCPUs held
+commit 3: 1 deletes, 0 moves, 2 creates, 16773120 bytes taken for a moment, vCPUs held
+commit 4: 0 deletes, 0 moves, 1 creates, 0 bytes taken for a moment, vCPUs not held
+commit 5: 0 deletes, 0 moves, 0 creates, 0 bytes taken for a moment, vCPUs not held
+commit 6: 1 deletes, 0 moves, 0 creates, 0 bytes taken for a moment, vCPUs not held
+END
+gvmm --map plan.map --dry-run > log 2>&1 < /dev/null && cmp -s want log
+report dry_run
+refuses dry_run_without_a_map '--map' --dry-run
+gvmm --map bad.map --dry-run > log 2>&1
+[ $? -eq 1 ] &&
+	grep -q '^gvmm: bad.map:2: there is no such region or no such container (ENOENT)' log
+report dry_run_names_the_line
+printf 'region 100 ram "x" last=0xfff\ncommit\nnonsense\n' > bad2.map
+gvmm --map bad2.map --dry-run > log 2>&1
+[ $? -eq 1 ] && grep -q '^commit 1: ' log && grep -q '^gvmm: bad2.map:3: .*(EINVAL)' log
+report dry_run_prints_what_went_before
+gvmm --map plan.map --dry-run > /dev/full 2> log
+[ $? -eq 1 ] && grep -q '^gvmm: .*(ENOSPC)' log
+report dry_run_into_a_full_disk
+
 mv /dev/gpamap /dev/gpamap.away
 refuses no_gpamap 'gpamap' -k vmlinuz
 mv /dev/gpamap.away /dev/gpamap
@@ -103,6 +145,39 @@ set 101 enabled=0
 commit
 END
 ends map_file 0 'gvmm: guest rebooted' '' -m 128M --map good.map
+# What gpamap shows of a map while its guest runs.
+gvmm -k vmlinuz -i guest-initrd.img -m 128M > guest.log 2>&1 < /dev/null &
+guest=$!
+for try in $(seq 100); do
+	gpamap show --stats $guest > log 2>&1 && grep -q 'commits 1$' log && break
+	sleep 0.1
+done
+gpamap show --stats $guest | sed 's/^map [0-9]*-[0-9]*$/map/' > log 2>&1
+cat > want <<'END'
+map
+  statistics
+    commits 1
+    creates 5
+    deletes 0
+    moves 0
+    deleted_bytes 0
+    largest_delete 0
+    holds 0
+    hold_failures 0
+    hold_ns 0
+    longest_hold_ns 0
+    rollbacks 0
+END
+cmp -s want log
+report show_stats
+gpamap show $guest > log 2>&1 && grep -q '^  memslots' log && ! grep -q commits log
+report show
+kill $guest
+wait $guest
+gpamap show --stats $guest > log 2>&1
+[ $? -eq 1 ] && grep -q "^gpamap: there is no map \"$guest\"" log
+report show_stats_of_no_map
+
 ends triple_fault 3 'gvmm: guest triple-faulted' 'reboot=t' -m 3200M
 grep -q '^ *100000000-107ffffff : System RAM' log
 report guest_has_memory_above_4g

@@ -11,13 +11,14 @@
 
 static const char usage[] =
 "usage: gpamap flatten [--each] FILE\n"
-"       gpamap show [MAP]\n"
+"       gpamap show [--stats] [MAP]\n"
 "       gpamap --help | --version\n"
 "\n"
 "flatten  run a map file, without any kernel, and print the flat view of every\n"
 "         address space: after the last commit, or with --each after every commit\n"
 "show     print the tree, the flat view and the memslots of live maps: of all, or\n"
-"         of MAP, which is the name of one (PID-N) or the id of a process (PID)\n";
+"         of MAP, which is the name of one (PID-N) or the id of a process (PID);\n"
+"         with --stats what they have done: commits, memslot operations, holds\n";
 
 static const struct {
 	const char *name;

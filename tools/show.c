@@ -5,6 +5,7 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,13 +14,17 @@
 
 #define DEBUGFS "/sys/kernel/debug"
 
-static const struct {
+static const struct part {
 	const char *file;
 	const char *title;
-} parts[] = {
+} map_parts[] = {
 	{ "tree", "tree" },
 	{ "flat", "flat view" },
 	{ "slots", "memslots" },
+	{ NULL, NULL },
+}, stats_parts[] = {
+	{ "stats", "statistics" },
+	{ NULL, NULL },
 };
 
 /* 1 if it was shown, 0 if it is gone, -1 on an error that was told. */
@@ -53,14 +58,13 @@ static int show_part(const char *map, const char *file, const char *title)
 	return rc;
 }
 
-static int show_map(const char *map)
+static int show_map(const char *map, const struct part *part)
 {
 	int rc = 1;
-	size_t i;
 
 	printf("map %s\n", map);
-	for (i = 0; i < sizeof(parts) / sizeof(parts[0]) && rc > 0; i++)
-		rc = show_part(map, parts[i].file, parts[i].title);
+	for (; part->file && rc > 0; part++)
+		rc = show_part(map, part->file, part->title);
 	return rc;
 }
 
@@ -79,14 +83,28 @@ static bool is_wanted(const char *map, const char *wanted)
 
 int cmd_show(int argc, char **argv)
 {
-	const char *wanted = argc > 1 ? argv[1] : NULL;
-	struct dirent **maps;
+	static const struct option options[] = {
+		{ "stats", no_argument, NULL, 's' },
+		{ NULL, 0, NULL, 0 },
+	};
+	const struct part *parts = map_parts;
 	int nr, i, shown = 0, status = 0;
+	struct dirent **maps;
+	const char *wanted;
 
-	if (argc > 2 || (wanted && wanted[0] == '-')) {
+	opterr = 0;
+	while ((i = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (i != 's') {
+			complain("show: unknown option %s", argv[optind - 1]);
+			return EXIT_USAGE;
+		}
+		parts = stats_parts;
+	}
+	if (argc - optind > 1) {
 		complain("show: at most one MAP");
 		return EXIT_USAGE;
 	}
+	wanted = argv[optind];
 	nr = scandir(DEBUGFS "/gpamap", &maps, NULL, versionsort);
 	if (nr < 0) {
 		if (errno == ENOENT)
@@ -98,7 +116,7 @@ int cmd_show(int argc, char **argv)
 	}
 	for (i = 0; i < nr; i++) {
 		if (is_wanted(maps[i]->d_name, wanted)) {
-			int rc = show_map(maps[i]->d_name);
+			int rc = show_map(maps[i]->d_name, parts);
 
 			if (rc < 0)
 				status = 1;

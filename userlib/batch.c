@@ -213,6 +213,12 @@ int gpamap_batch_set_unmergeable(struct gpamap_batch *batch, uint32_t id,
 			       unmergeable ? GPAMAP_REGION_UNMERGEABLE : 0);
 }
 
+int gpamap_batch_set_cut_ahead(struct gpamap_batch *batch, uint32_t id, bool cut_ahead)
+{
+	return batch_set_flags(batch, id, GPAMAP_SET_CUT_AHEAD,
+			       cut_ahead ? GPAMAP_REGION_CUT_AHEAD : 0);
+}
+
 int gpamap_batch_set_romd(struct gpamap_batch *batch, uint32_t id, bool romd)
 {
 	return batch_set_flags(batch, id, GPAMAP_SET_ROMD,

@@ -45,6 +45,8 @@ static const struct {
 	{ 0, -EOPNOTSUPP, "not supported" },
 	{ 0, -ENOENT, "there is no region with this id" },
 	{ 0, -EEXIST, "another memslot is in the way" },
+	{ 0, -EBUSY, "vCPUs could not be held, or the VM or the map is taken" },
+	{ 0, -EINTR, "the process is being killed" },
 	{ 0, -ENOSPC, "there are too many operations, ranges or memslots" },
 	{ 0, -EIO, "the map is broken or the VM belongs to another process" },
 };

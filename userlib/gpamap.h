@@ -156,6 +156,9 @@ GPAMAP_API int gpamap_batch_set_nonvolatile(struct gpamap_batch *batch, uint32_t
 /** Whether ranges seen through region @id stay apart from their neighbours. */
 GPAMAP_API int gpamap_batch_set_unmergeable(struct gpamap_batch *batch, uint32_t id,
 					    bool unmergeable);
+/** Whether large memslots are cut at the borders of region @id, seen or not: a hint. */
+GPAMAP_API int gpamap_batch_set_cut_ahead(struct gpamap_batch *batch, uint32_t id,
+					  bool cut_ahead);
 /** Take rom device @id into romd mode, or out of it: then all accesses leave. */
 GPAMAP_API int gpamap_batch_set_romd(struct gpamap_batch *batch, uint32_t id, bool romd);
 /** Change the length - 1. */
@@ -189,6 +192,15 @@ GPAMAP_API int gpamap_batch_space_destroy(struct gpamap_batch *batch, uint32_t i
  */
 GPAMAP_API int gpamap_apply(struct gpamap *map, const struct gpamap_batch *batch,
 			    uint32_t *failed);
+/** As gpamap_apply(); the out_ members of @out tell what was done to the memslots. */
+GPAMAP_API int gpamap_apply_out(struct gpamap *map, const struct gpamap_batch *batch,
+				struct gpamap_apply *out, uint32_t *failed);
+/**
+ * Changes nothing, and tells in the out_ members of @out what gpamap_apply() would do to
+ * the memslots. The operations are checked as there; whether KVM agrees is not known.
+ */
+GPAMAP_API int gpamap_plan(struct gpamap *map, const struct gpamap_batch *batch,
+			   struct gpamap_apply *out, uint32_t *failed);
 
 /**
  * What @err, a negative errno value that applying @op gave, means, as a sentence
@@ -200,6 +212,8 @@ GPAMAP_API const char *gpamap_op_error(const struct gpamap_op *op, int err);
 
 /** The map as a whole. */
 GPAMAP_API int gpamap_query_info(struct gpamap *map, struct gpamap_info *out);
+/** What the map has done since it was opened. */
+GPAMAP_API int gpamap_query_stats(struct gpamap *map, struct gpamap_stats *out);
 
 /**
  * The regions, spaces, ranges of a space's view, or memslots; see enum
@@ -244,8 +258,9 @@ enum gpamap_mapfile_item {
  */
 GPAMAP_API int gpamap_mapfile_open(const char *path, struct gpamap_mapfile **out);
 /**
- * Closes the file and unmaps the memory that gpamap_mapfile_apply() has allocated, so
- * close it only when no VM uses the map any more.
+ * Closes the file and unmaps the memory that gpamap_mapfile_batch() and
+ * gpamap_mapfile_apply() have allocated, so close it only when no VM uses the map any
+ * more.
  */
 GPAMAP_API void gpamap_mapfile_close(struct gpamap_mapfile *file);
 
@@ -259,13 +274,31 @@ GPAMAP_API void gpamap_mapfile_close(struct gpamap_mapfile *file);
  */
 GPAMAP_API int gpamap_mapfile_next(struct gpamap_mapfile *file, struct gpamap_op *op);
 /**
- * Applies the rest of the file to a live map of this process, one batch a commit; what
- * comes after the last commit is read and left out. Memory regions without hva get
- * anonymous memory, zeroed and not reserved, that belongs to @file.
+ * Reads on to the next commit and puts the operations before it into @batch, in place of
+ * what it held, for a map of this process. Memory regions without hva get anonymous
+ * memory, zeroed and not reserved, that belongs to @file.
  *
- * Returns 0; the errors of gpamap_mapfile_next() and gpamap_apply(), with
- * gpamap_mapfile_line() at the operation to blame and the sentence for it in
- * gpamap_mapfile_error(). Commits before the one that failed stay applied.
+ * Returns GPAMAP_MAPFILE_COMMIT; otherwise @batch is empty: GPAMAP_MAPFILE_END when there
+ * is no more commit, or the errors of gpamap_mapfile_next().
+ */
+GPAMAP_API int gpamap_mapfile_batch(struct gpamap_mapfile *file,
+				    struct gpamap_batch *batch);
+/**
+ * Applying or planning the batch that gpamap_mapfile_batch() filled last gave @err, a
+ * negative errno value, at operation @failed: gpamap_mapfile_line() is then at that
+ * operation (at the commit for GPAMAP_NO_OP) and gpamap_mapfile_error() has the sentence.
+ *
+ * Returns @err.
+ */
+GPAMAP_API int gpamap_mapfile_blame(struct gpamap_mapfile *file,
+				    const struct gpamap_batch *batch, uint32_t failed,
+				    int err);
+/**
+ * Applies the rest of the file to a live map, with gpamap_mapfile_batch() and
+ * gpamap_apply() for each commit; what comes after the last commit is read and left out.
+ *
+ * Returns 0; the errors of both, told as by gpamap_mapfile_blame(). Commits before the
+ * one that failed stay applied.
  */
 GPAMAP_API int gpamap_mapfile_apply(struct gpamap_mapfile *file, struct gpamap *map);
 /** Number of the line read last, or that an error is about, from 1. */

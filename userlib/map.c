@@ -95,20 +95,41 @@ int gpamap_detach(struct gpamap *map)
 	return gpamap_ioctl(map, GPAMAP_DETACH, &cmd);
 }
 
-int gpamap_apply(struct gpamap *map, const struct gpamap_batch *batch, uint32_t *failed)
+static int apply(struct gpamap *map, const struct gpamap_batch *batch, uint32_t flags,
+		 struct gpamap_apply *out, uint32_t *failed)
 {
-	struct gpamap_apply cmd = {
-		.size = sizeof(cmd),
+	int rc = batch->err;
+
+	*out = (struct gpamap_apply){
+		.size = sizeof(*out),
+		.flags = flags,
 		.ops = (uintptr_t)batch->ops,
 		.nr_ops = batch->nr,
 		.op_size = sizeof(*batch->ops),
 		.out_failed_op = GPAMAP_NO_OP,
 	};
-	int rc = batch->err;
-
 	if (!rc)
-		rc = gpamap_ioctl(map, GPAMAP_APPLY, &cmd);
+		rc = gpamap_ioctl(map, GPAMAP_APPLY, out);
 	if (failed)
-		*failed = cmd.out_failed_op;
+		*failed = out->out_failed_op;
 	return rc;
+}
+
+int gpamap_apply(struct gpamap *map, const struct gpamap_batch *batch, uint32_t *failed)
+{
+	struct gpamap_apply out;
+
+	return apply(map, batch, 0, &out, failed);
+}
+
+int gpamap_apply_out(struct gpamap *map, const struct gpamap_batch *batch,
+		     struct gpamap_apply *out, uint32_t *failed)
+{
+	return apply(map, batch, 0, out, failed);
+}
+
+int gpamap_plan(struct gpamap *map, const struct gpamap_batch *batch,
+		struct gpamap_apply *out, uint32_t *failed)
+{
+	return apply(map, batch, GPAMAP_APPLY_DRY_RUN, out, failed);
 }

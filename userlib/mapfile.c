@@ -42,6 +42,7 @@ struct gpamap_mapfile {
 	char *line;
 	size_t line_max;
 	unsigned int nr_line;
+	unsigned int *op_lines;	/* of the operations of the batch that was filled last */
 	uint32_t nr_spaces;
 	char error[160];
 
@@ -125,6 +126,7 @@ void gpamap_mapfile_close(struct gpamap_mapfile *mf)
 	}
 	fclose(mf->file);
 	free(mf->line);
+	free(mf->op_lines);
 	free(mf);
 	errno = saved;
 }
@@ -613,24 +615,9 @@ static bool needs_memory(const struct gpamap_op *op)
 		op->kind == GPAMAP_REGION_ROMD);
 }
 
-/* Applies the batch; an error is told for the line of the operation to blame. */
-static int apply_batch(struct gpamap_mapfile *mf, struct gpamap *map,
-		       const struct gpamap_batch *batch, const unsigned int *lines)
-{
-	uint32_t failed;
-	int rc;
-
-	rc = gpamap_apply(map, batch, &failed);
-	if (!rc)
-		return 0;
-	if (failed < batch->nr)
-		mf->nr_line = lines[failed];
-	return fail(mf, rc, "%s", gpamap_op_error(gpamap_batch_get(batch, failed), rc));
-}
-
 /* Appends an operation that was read, and notes its line. */
 static int append(struct gpamap_mapfile *mf, struct gpamap_batch *batch,
-		  struct gpamap_op *op, unsigned int **lines)
+		  struct gpamap_op *op)
 {
 	unsigned int *p;
 	int rc;
@@ -639,37 +626,60 @@ static int append(struct gpamap_mapfile *mf, struct gpamap_batch *batch,
 	if (rc)
 		return rc;
 	rc = gpamap_batch_op(batch, op);
-	p = reallocarray(*lines, batch->max, sizeof(*p));
-	if (rc || !p)
+	p = rc ? NULL : reallocarray(mf->op_lines, batch->max, sizeof(*p));
+	if (!p)
 		return fail(mf, -ENOMEM, "out of memory");
-	*lines = p;
+	mf->op_lines = p;
 	p[batch->nr - 1] = mf->nr_line;
 	return 0;
+}
+
+int gpamap_mapfile_batch(struct gpamap_mapfile *mf, struct gpamap_batch *batch)
+{
+	struct gpamap_op op;
+	int saved = errno;
+	int item, rc;
+
+	gpamap_batch_reset(batch);
+	while ((item = gpamap_mapfile_next(mf, &op)) == GPAMAP_MAPFILE_OP) {
+		rc = append(mf, batch, &op);
+		if (rc) {
+			item = rc;
+			break;
+		}
+	}
+	if (item != GPAMAP_MAPFILE_COMMIT)
+		gpamap_batch_reset(batch);
+	errno = saved;
+	return item;
+}
+
+int gpamap_mapfile_blame(struct gpamap_mapfile *mf, const struct gpamap_batch *batch,
+			 uint32_t failed, int err)
+{
+	const struct gpamap_op *op = gpamap_batch_get(batch, failed);
+
+	if (op)
+		mf->nr_line = mf->op_lines[failed];
+	return fail(mf, err, "%s", gpamap_op_error(op, err));
 }
 
 int gpamap_mapfile_apply(struct gpamap_mapfile *mf, struct gpamap *map)
 {
 	struct gpamap_batch *batch;
-	unsigned int *lines = NULL;
-	struct gpamap_op op;
-	int saved = errno;
-	int item, rc;
+	uint32_t failed;
+	int rc;
 
 	rc = gpamap_batch_new(&batch);
 	if (rc)
 		return fail(mf, rc, "out of memory");
-	while (!rc && (item = gpamap_mapfile_next(mf, &op)) != GPAMAP_MAPFILE_END) {
-		if (item < 0) {
-			rc = item;
-		} else if (item == GPAMAP_MAPFILE_OP) {
-			rc = append(mf, batch, &op, &lines);
-		} else {
-			rc = apply_batch(mf, map, batch, lines);
-			gpamap_batch_reset(batch);
+	while ((rc = gpamap_mapfile_batch(mf, batch)) == GPAMAP_MAPFILE_COMMIT) {
+		rc = gpamap_apply(map, batch, &failed);
+		if (rc) {
+			gpamap_mapfile_blame(mf, batch, failed, rc);
+			break;
 		}
 	}
 	gpamap_batch_free(batch);
-	free(lines);
-	errno = saved;
 	return rc;
 }

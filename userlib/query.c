@@ -41,17 +41,28 @@ static int query(struct gpamap *map, uint32_t what, uint32_t space, size_t recor
 	return rc;
 }
 
-int gpamap_query_info(struct gpamap *map, struct gpamap_info *out)
+/* The one record of a kind that has but one. */
+static int query_one(struct gpamap *map, uint32_t what, size_t record_size, void *out)
 {
 	struct gpamap_query cmd = {
 		.size = sizeof(cmd),
-		.what = GPAMAP_QUERY_INFO,
+		.what = what,
 		.records = (uintptr_t)out,
-		.record_size = sizeof(*out),
+		.record_size = record_size,
 		.count = 1,
 	};
 
 	return gpamap_ioctl(map, GPAMAP_QUERY, &cmd);
+}
+
+int gpamap_query_info(struct gpamap *map, struct gpamap_info *out)
+{
+	return query_one(map, GPAMAP_QUERY_INFO, sizeof(*out), out);
+}
+
+int gpamap_query_stats(struct gpamap *map, struct gpamap_stats *out)
+{
+	return query_one(map, GPAMAP_QUERY_STATS, sizeof(*out), out);
 }
 
 int gpamap_query_regions(struct gpamap *map, struct gpamap_region_info **out,

@@ -174,6 +174,7 @@ void gvmm_end(struct gvmm *vm, int status, const char *fmt, ...)
 /* memory.c */
 void memory_create(struct gvmm *vm);
 void memory_apply_file(struct gvmm *vm, const char *path);
+void memory_plan_file(struct gvmm *vm, const char *path);
 uint64_t memory_low_end(const struct gvmm *vm);
 void *memory_at(const struct gvmm *vm, uint64_t gpa, uint64_t len);
 bool memory_is_ram(const struct gvmm *vm, uint64_t gpa);

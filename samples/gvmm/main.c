@@ -13,7 +13,7 @@
  * write what it has, and returns. Nothing else ends the process.
  *
  * Exit status:
- *	0	the guest rebooted (it asked for a reset)
+ *	0	the guest rebooted (it asked for a reset); with --dry-run, all is told
  *	1	wrong options, or the machine could not be set up
  *	2	KVM reported an error, or an exit that gvmm does not know
  *	3	the guest triple-faulted
@@ -49,6 +49,7 @@ struct options {
 	const char *initrd;
 	const char *append;
 	const char *map;
+	bool dry_run;
 };
 
 /* ---- messages and the end --------------------------------------------- */
@@ -95,6 +96,7 @@ void gvmm_end(struct gvmm *vm, int status, const char *fmt, ...)
 
 static const char usage[] =
 	"usage: gvmm -k KERNEL [OPTION...]\n"
+	"       gvmm --map FILE --dry-run [OPTION...]\n"
 	"\n"
 	"Boots a Linux bzImage under KVM; the guest's memory is a gpamap map. The guest's\n"
 	"serial console is gvmm's stdin and stdout.\n"
@@ -109,11 +111,14 @@ static const char usage[] =
 	"  -c NUMBER     vCPUs, from 1 to 64 (1)\n"
 	"  --map FILE    apply a map file (see gpamap(1)) to the guest's map before it\n"
 	"                starts; region 1 is the root, ids below 100 are gvmm's own\n"
+	"  --dry-run     start no guest: print for every commit of the map file what\n"
+	"                it does to the memslots; needs no kernel\n"
 	"  -h, --help    print this\n"
 	"  --version     print the version\n"
 	"\n"
 	"gvmm ends by itself. Its last line on stderr and its exit status say why:\n"
-	"  0     the guest rebooted (keyboard controller, or port 0xcf9)\n"
+	"  0     the guest rebooted (keyboard controller, or port 0xcf9), or all of a\n"
+	"        dry run was told\n"
 	"  1     wrong options, or the machine could not be set up\n"
 	"  2     KVM reported an error, or an exit that gvmm does not know\n"
 	"  3     the guest triple-faulted\n"
@@ -199,6 +204,7 @@ static struct options parse_options(int argc, char **argv)
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ "map", required_argument, NULL, 'M' },
+		{ "dry-run", no_argument, NULL, 'D' },
 		{ NULL, 0, NULL, 0 },
 	};
 	struct options opts = { .ram_len = DEFAULT_RAM, .nr_vcpus = 1 };
@@ -227,6 +233,9 @@ static struct options parse_options(int argc, char **argv)
 		case 'M':
 			opts.map = optarg;
 			break;
+		case 'D':
+			opts.dry_run = true;
+			break;
 		case 'h':
 			print_and_exit(usage);
 			break;
@@ -242,7 +251,9 @@ static struct options parse_options(int argc, char **argv)
 	}
 	if (optind < argc)
 		fail_usage("unexpected argument", argv[optind]);
-	if (!opts.kernel)
+	if (opts.dry_run && !opts.map)
+		fail_usage("--dry-run needs a map file, it is named with --map", NULL);
+	if (!opts.kernel && !opts.dry_run)
 		fail_usage("no kernel given, it is named with -k", NULL);
 	return opts;
 }
@@ -360,12 +371,17 @@ int main(int argc, char **argv)
 	vm.nr_vcpus = opts.nr_vcpus;
 	pthread_mutex_init(&vm.end.lock, NULL);
 
-	boot_read(opts.kernel, opts.initrd);
+	if (!opts.dry_run)
+		boot_read(opts.kernel, opts.initrd);
 	kvm_open(&vm);
 	create_vm(&vm);
 	vcpu_setup(&vm);
 	check_ram(&vm);
 	memory_create(&vm);
+	if (opts.dry_run) {
+		memory_plan_file(&vm, opts.map);
+		return 0;
+	}
 	if (opts.map)
 		memory_apply_file(&vm, opts.map);
 	bios_fill(&vm);

@@ -227,18 +227,70 @@ void memory_create(struct gvmm *vm)
 	gpamap_batch_free(batch);
 }
 
-/* Applies a map file on top: devices, overlays, more memory. */
-void memory_apply_file(struct gvmm *vm, const char *path)
+/* The file owns the memory that it allocates, so it stays open as long as gvmm runs. */
+static struct gpamap_mapfile *open_file(const char *path)
 {
-	/* It owns the memory that it allocates, so it stays open as long as gvmm runs. */
-	static struct gpamap_mapfile *file;
+	struct gpamap_mapfile *file;
 	int err;
 
 	err = gpamap_mapfile_open(path, &file);
 	if (err)
 		fail("map file %s: %s (%s)", path, strerror(-err), error_name(-err));
+	return file;
+}
+
+static void __attribute__((noreturn))
+fail_file(const char *path, const struct gpamap_mapfile *file, int err)
+{
+	fflush(stdout);
+	fail("%s:%u: %s (%s)", path, gpamap_mapfile_line(file),
+	     gpamap_mapfile_error(file), error_name(-err));
+}
+
+/* Applies a map file on top: devices, overlays, more memory. */
+void memory_apply_file(struct gvmm *vm, const char *path)
+{
+	struct gpamap_mapfile *file = open_file(path);
+	int err;
+
 	err = gpamap_mapfile_apply(file, vm->map);
 	if (err)
-		fail("%s:%u: %s (%s)", path, gpamap_mapfile_line(file),
-		     gpamap_mapfile_error(file), error_name(-err));
+		fail_file(path, file, err);
+}
+
+/*
+ * Prints what every commit of a map file does to the memslots. Each is applied after it
+ * was planned, for the next builds on it.
+ */
+void memory_plan_file(struct gvmm *vm, const char *path)
+{
+	struct gpamap_mapfile *file = open_file(path);
+	struct gpamap_batch *batch;
+	struct gpamap_apply plan;
+	unsigned int commit = 0;
+	uint32_t failed;
+	int err;
+
+	err = gpamap_batch_new(&batch);
+	if (err)
+		fail("reading %s: %s (%s)", path, strerror(-err), error_name(-err));
+	while ((err = gpamap_mapfile_batch(file, batch)) == GPAMAP_MAPFILE_COMMIT) {
+		err = gpamap_plan(vm->map, batch, &plan, &failed);
+		if (!err) {
+			printf("commit %u: %u deletes, %u moves, %u creates, "
+			       "%llu bytes taken for a moment, vCPUs %s\n", ++commit,
+			       plan.out_deletes, plan.out_moves, plan.out_creates,
+			       (unsigned long long)plan.out_taken,
+			       plan.out_plan & GPAMAP_PLAN_HOLD ? "held" : "not held");
+			err = gpamap_apply(vm->map, batch, &failed);
+		}
+		if (err)
+			fail_file(path, file,
+				  gpamap_mapfile_blame(file, batch, failed, err));
+	}
+	if (err)
+		fail_file(path, file, err);
+	gpamap_batch_free(batch);
+	if (fflush(stdout))
+		fail("stdout: %s (%s)", strerror(errno), error_name(errno));
 }

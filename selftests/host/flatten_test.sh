@@ -239,7 +239,7 @@ complains unreadable 1 \
 	flatten "$tmp/nowhere"
 complains directory 1 "$tmp:0: cannot read on: Is a directory (EISDIR)" flatten "$tmp"
 complains show_two 2 'gpamap: show: at most one MAP' show 1 2
-complains show_option 2 'gpamap: show: at most one MAP' show --frob
+complains show_option 2 'gpamap: show: unknown option --frob' show --frob
 
 "$gpamap" --help | grep -q '^usage: gpamap flatten' 2> "$tmp/diff"
 report $? help
