@@ -35,8 +35,8 @@
  *     (again). Nothing of the guest is half done there, SRCU is not held, and the only
  *     way on leads through the end of the work. A callback of task_work_add() that runs
  *     in a thread which has the vCPU loaded, runs there: all other places that run such
- *     work are on the way to user mode or in exit(), with no vCPU loaded. Loaded is what
- *     has its preempt notifier on current->preempt_notifiers.
+ *     work are on the way to user mode, in exit() or in io_uring, with no vCPU loaded.
+ *     Loaded is what has its preempt notifier on current->preempt_notifiers.
  *
  * A vCPU is held when it is at one of them: when its mutex is ours, or when our callback
  * sleeps in its run loop and has said so. Without that word a queued callback proves
@@ -55,7 +55,11 @@
  * and sleeps in KVM_RUN outside of the loop. It cannot be unblocked without KVM_RUN telling
  * its VMM (EAGAIN). Whatever wakes it, it has not run and leaves KVM_RUN from there. So
  * it counts as held if our callback is queued and it is seen asleep: on its way out the
- * callback stops it.
+ * callback stops its thread. This alone holds a thread and not the vCPU: a VMM that lets a
+ * second thread wait in KVM_RUN for the same vCPU, one never started, and that starts it
+ * itself (KVM_SIGNAL_MSI) in the middle of a commit, has that vCPU run, and is the only one
+ * to suffer. KVM_REQ_UNBLOCK can come a moment too late and stay; then a VMM that puts its
+ * vCPU back to that state sees one EAGAIN more than it asked for.
  *
  * kvm->lock keeps new vCPUs from coming online. Others that a thread enters KVM_RUN with
  * meanwhile sleep on their mutex. All of it is let go after the last operation on a
@@ -93,6 +97,9 @@
 #if !IS_ENABLED(CONFIG_KVM) || !defined(CONFIG_PREEMPT_NOTIFIERS)
 #error "gpamap needs KVM, and its preempt notifiers"
 #endif
+#if defined(CONFIG_PREEMPTION) && !defined(CONFIG_TASKS_RCU)
+#error "gpamap needs RCU that waits for preempted tasks, to be unloaded"
+#endif
 
 static unsigned int hold_timeout_ms = 3000;
 module_param(hold_timeout_ms, uint, 0600);
@@ -101,7 +108,10 @@ MODULE_PARM_DESC(hold_timeout_ms, "How long to try to hold the vCPUs of a VM, in
 /* For tests, which set them while nothing else goes on. */
 static unsigned int fail_nth;
 module_param(fail_nth, uint, 0600);
-MODULE_PARM_DESC(fail_nth, "Refuse the Nth memslot operation from now on (ENOMEM)");
+MODULE_PARM_DESC(fail_nth, "Refuse the Nth memslot operation from now on");
+static int fail_errno = ENOMEM;
+module_param(fail_errno, int, 0600);
+MODULE_PARM_DESC(fail_errno, "With which error");
 static unsigned int fail_times = 1;
 module_param(fail_times, uint, 0600);
 MODULE_PARM_DESC(fail_times, "How many in a row fail_nth refuses");
@@ -119,6 +129,7 @@ struct ask {
 	struct callback_head work;
 	struct list_head link;		/* in hold->asks */
 	struct hold *hold;
+	wait_queue_head_t let_go;	/* for the state */
 	struct kvm_vcpu *vcpu;
 	struct task_struct *task;	/* only to compare, while in_flight */
 	enum ask_state state;
@@ -141,7 +152,7 @@ struct hold {
 	u32 events;			/* that the committing thread has to look at */
 	struct list_head asks;
 	wait_queue_head_t reached;	/* for events */
-	wait_queue_head_t released;	/* for the state of an ask */
+	const struct mm_struct *mm;	/* of the VM, to compare */
 
 	struct held_vcpu *vcpus;	/* while held */
 	u32 nr_vcpus;
@@ -261,7 +272,7 @@ static struct kvm *vm_kvm(const struct gpamap_vm *vm)
 	return vm->file->private_data;
 }
 
-static struct hold *hold_alloc(void)
+static struct hold *hold_alloc(const struct mm_struct *mm)
 {
 	struct hold *hold = kzalloc(sizeof(*hold), GPAMAP_GFP);
 
@@ -271,7 +282,7 @@ static struct hold *hold_alloc(void)
 	spin_lock_init(&hold->lock);
 	INIT_LIST_HEAD(&hold->asks);
 	init_waitqueue_head(&hold->reached);
-	init_waitqueue_head(&hold->released);
+	hold->mm = mm;
 	return hold;
 }
 
@@ -316,13 +327,18 @@ static void ask_callback(struct callback_head *work)
 
 	spin_lock(&hold->lock);
 	ask->queued = false;
-	if (ask->state == ASK_QUEUED)
-		ask->state = vcpu_loaded(ask->vcpu) ? ASK_PARKED : ASK_OUTSIDE;
+	if (ask->state == ASK_QUEUED) {
+		/* A thread that has left the process, or is leaving, runs none of its vCPUs. */
+		if (current->mm != hold->mm)
+			ask->state = ASK_NONE;
+		else
+			ask->state = vcpu_loaded(ask->vcpu) ? ASK_PARKED : ASK_OUTSIDE;
+	}
 	hold->events++;
 	spin_unlock(&hold->lock);
 	wake_up(&hold->reached);
 
-	wait_event_idle(hold->released, is_let_go(ask));
+	wait_event_idle(ask->let_go, is_let_go(ask));
 
 	spin_lock(&hold->lock);
 	if (!--ask->in_flight && !hold->active)
@@ -343,15 +359,23 @@ static struct task_struct *vcpu_thread(struct kvm_vcpu *vcpu)
 	return task;
 }
 
+/* The one for that thread; else one for the vCPU that is free, to be used for the thread. */
 static struct ask *ask_find(struct hold *hold, struct kvm_vcpu *vcpu,
 			    struct task_struct *task)
 {
-	struct ask *ask;
+	struct ask *ask, *unused = NULL;
 
-	list_for_each_entry(ask, &hold->asks, link)
-		if (ask->in_flight && ask->task == task && ask->vcpu == vcpu)
+	list_for_each_entry(ask, &hold->asks, link) {
+		if (ask->vcpu != vcpu)
+			continue;
+		if (!ask->in_flight)
+			unused = ask;
+		else if (ask->task == task)
 			return ask;
-	return NULL;
+	}
+	if (unused)
+		unused->task = task;
+	return unused;
 }
 
 /* Queues the callback if it is not, from an earlier hold even. */
@@ -398,11 +422,15 @@ static void unblock(struct hold *hold, struct ask *ask, struct task_struct *task
 		rcuwait_wake_up(wait);
 		return;
 	}
+	/* It is the thread that sleeps; then only what was so before it slept counts. */
 	spin_lock(&hold->lock);
 	if (ask->state == ASK_QUEUED && ask->queued &&
 	    rcu_access_pointer(wait->task) == task) {
-		ask->state = ASK_NEVER_STARTED;
-		hold->events++;
+		smp_rmb();
+		if (READ_ONCE(vcpu->arch.mp_state) == KVM_MP_STATE_UNINITIALIZED) {
+			ask->state = ASK_NEVER_STARTED;
+			hold->events++;
+		}
 	}
 	spin_unlock(&hold->lock);
 }
@@ -415,6 +443,9 @@ static int ask_thread(struct hold *hold, struct held_vcpu *held)
 
 	if (!task)
 		return 0;
+	/* It ran the vCPU before it became another process: it is not in KVM_RUN. */
+	if (READ_ONCE(task->mm) != hold->mm)
+		goto out;
 	if (!ask || ask->task != task) {
 		spin_lock(&hold->lock);
 		ask = ask_find(hold, held->vcpu, task);
@@ -427,6 +458,7 @@ static int ask_thread(struct hold *hold, struct held_vcpu *held)
 			goto out;
 		}
 		init_task_work(&ask->work, ask_callback);
+		init_waitqueue_head(&ask->let_go);
 		ask->hold = hold;
 		ask->vcpu = held->vcpu;
 		ask->task = task;
@@ -451,8 +483,8 @@ static void ask_let_go(struct hold *hold, struct ask *ask)
 {
 	spin_lock(&hold->lock);
 	ask->state = ASK_NONE;
+	wake_up(&ask->let_go);
 	spin_unlock(&hold->lock);
-	wake_up_all(&hold->released);
 }
 
 /* Whether the vCPU is held; if not, what can be done for it is done. */
@@ -536,11 +568,11 @@ static void hold_end(struct hold *hold)
 	hold->active = false;
 	list_for_each_entry_safe(ask, next, &hold->asks, link) {
 		ask->state = ASK_NONE;
+		wake_up(&ask->let_go);
 		if (!ask->in_flight)
 			ask_free(ask);
 	}
 	spin_unlock(&hold->lock);
-	wake_up_all(&hold->released);
 
 	for (i = 0; i < hold->nr_vcpus; i++) {
 		struct mutex *mutex = &hold->vcpus[i].vcpu->mutex;
@@ -699,7 +731,7 @@ static int vm_init(struct gpamap_vm *vm, int fd, u32 nr_slots)
 	rc = vm_list_add(vm);
 	if (rc)
 		return rc;
-	vm->hold = hold_alloc();
+	vm->hold = hold_alloc(vm->mm);
 	if (!vm->hold)
 		return -ENOMEM;
 	for (as = 0; as < vm->nr_as; as++) {
@@ -780,7 +812,7 @@ static int vm_set_slot(struct gpamap_vm *vm, const struct gpamap_slot *slot, u64
 	int rc;
 
 	if (fails_for_test())
-		return -ENOMEM;
+		return -fail_errno;
 	*arg = (struct kvm_userspace_memory_region){
 		.slot = slot->as_id << 16 | slot->id,
 		.flags = slot->readonly ? KVM_MEM_READONLY : 0,
@@ -831,11 +863,16 @@ int gpamap_vm_delete_slot(struct gpamap_vm *vm, const struct gpamap_slot *slot)
 	return rc;
 }
 
-/* To where @slot says: all else is as KVM has it. */
+/*
+ * To where @slot says: all else is as KVM has it. KVM can refuse all moves of a VM (EINVAL:
+ * someone tracks its pages), which is remembered.
+ */
 int gpamap_vm_move_slot(struct gpamap_vm *vm, const struct gpamap_slot *slot)
 {
 	int rc = vm_set_slot(vm, slot, slot->npages << PAGE_SHIFT);
 
+	if (rc == -EINVAL)
+		vm->no_moves = true;
 	trace_gpamap_slot_move(vm, slot, rc);
 	return rc;
 }

@@ -419,10 +419,27 @@ static int still_bad(void *arg)
 	return rc || (c->refused.npages && wants_refused(c));
 }
 
+/* KVM refused a move, and will refuse others: once more, without. */
+static int run_without_moves(struct commit *c)
+{
+	struct gpamap *map = c->map;
+	int rc;
+
+	memset(&c->refused, 0, sizeof(c->refused));
+	rc = make_plan(map, &c->plan);
+	if (rc) {
+		gpamap_plan_abort(&c->plan, &map->slots, map->vm);
+		return rc;
+	}
+	tell_plan(c->cmd, &c->plan);
+	return run_plan(map, &c->plan, c->snapshot, &c->refused);
+}
+
 /* The last stage: what was prepared comes true. */
 static int finish(struct commit *c)
 {
 	struct gpamap *map = c->map;
+	bool moves;
 	int rc;
 
 	if (gpamap_txn_changed(&c->txn)) {
@@ -434,7 +451,10 @@ static int finish(struct commit *c)
 		}
 	}
 	if (map->vm) {
+		moves = c->plan.nr_moves && !map->vm->no_moves;
 		rc = run_plan(map, &c->plan, c->snapshot, &c->refused);
+		if (rc == -EINVAL && moves && map->vm->no_moves)
+			rc = run_without_moves(c);
 		if (rc) {
 			kfree(c->snapshot);
 			return rc;

@@ -17,13 +17,14 @@
  * fail has failed by then.
  *
  * If KVM refuses an operation, those done before are undone in reverse order. A slot
- * that has to be created again needs memory of KVM's; it may use the reserves. If even
+ * that has to be created again needs memory of KVM's; it may use the reserves for what it
+ * does not get otherwise. If even
  * that fails, memslots and view disagree for good: the caller is told so, and the table
  * says what KVM has.
  *
- * Running vCPUs must not see a plan that takes and gives half done: the caller holds
- * them if gpamap_plan_holds() says so. One that only takes, or only gives, makes no hole
- * that closes again, and holds nobody.
+ * Running vCPUs must not see a plan half done that takes anything, nor that it is undone:
+ * the caller holds them if gpamap_plan_holds() says so. One delete alone cannot be half done.
+ * One that only gives holds nobody; if it fails in the middle, what was given is taken back.
  *
  * Called under the lock of the map, in the process that owns the VM.
  */
@@ -174,33 +175,41 @@ struct planner {
 	struct gpamap_region *root;	/* to cut ahead; NULL for not */
 	u32 as_id;
 	u32 max_come;
+
+	u64 start;			/* of all that comes */
+	u64 last;
+	u64 *cuts;			/* there; once they are needed */
+	u32 nr_cuts;
+	bool has_cuts;
 };
+
+/* Finds the cuts for all that comes, when the first large piece does. */
+static int find_cuts(struct planner *p)
+{
+	if (!p->root || p->has_cuts)
+		return 0;
+	p->has_cuts = true;
+	return gpamap_flatview_cuts(p->root, PAGE_SHIFT, p->start, p->last, &p->cuts,
+				    &p->nr_cuts);
+}
 
 /* Slots for the pages from @gfn up to @end of @whole. */
 static int plan_new(struct planner *p, const struct gpamap_slot *whole, u64 gfn, u64 end)
 {
-	u64 *cuts = NULL;
-	u32 nr_cuts = 0;
+	struct gpamap_slot *slot;
 	u64 next;
 	int rc = 0;
 
-	if (p->root && gpamap_slot_is_large(end - gfn, PAGE_SHIFT))
-		rc = gpamap_flatview_cuts(p->root, PAGE_SHIFT, gfn << PAGE_SHIFT,
-					  (end << PAGE_SHIFT) - 1, &cuts, &nr_cuts);
+	if (gpamap_slot_is_large(end - gfn, PAGE_SHIFT))
+		rc = find_cuts(p);
 	for (; !rc && gfn < end; gfn = next) {
-		struct gpamap_slot *slot;
-
 		cond_resched();
-		next = gpamap_slot_end(gfn, end, PAGE_SHIFT, cuts, nr_cuts);
-		if (p->plan->come.nr == p->max_come) {
-			rc = -ENOSPC;
-			break;
-		}
+		next = gpamap_slot_end(gfn, end, PAGE_SHIFT, p->cuts, p->nr_cuts);
+		if (p->plan->come.nr == p->max_come)
+			return -ENOSPC;
 		slot = kmemdup(whole, sizeof(*whole), GPAMAP_GFP);
-		if (!slot) {
-			rc = -ENOMEM;
-			break;
-		}
+		if (!slot)
+			return -ENOMEM;
 		slot->gpa = gfn << PAGE_SHIFT;
 		slot->npages = next - gfn;
 		slot->hva += slot->gpa - whole->gpa;
@@ -211,7 +220,6 @@ static int plan_new(struct planner *p, const struct gpamap_slot *whole, u64 gfn,
 		else
 			rc = xa_reserve(&p->slots->as[p->as_id], gfn, GPAMAP_GFP);
 	}
-	kvfree(cuts);
 	return rc;
 }
 
@@ -269,6 +277,10 @@ int gpamap_plan_add(struct gpamap_plan *plan, const struct gpamap_vm *vm,
 	u32 i;
 	int rc;
 
+	if (changes->nr_come) {
+		p.start = changes->come[0].start;
+		p.last = changes->come[changes->nr_come - 1].last;
+	}
 	rc = old_next(&old);
 	for (i = 0; !rc && i < changes->nr_come; i++)
 		rc = plan_range(&p, &changes->come[i], &old);
@@ -277,6 +289,7 @@ int gpamap_plan_add(struct gpamap_plan *plan, const struct gpamap_vm *vm,
 		if (!rc)
 			rc = old_next(&old);
 	}
+	kvfree(p.cuts);
 	return rc;
 }
 
@@ -528,15 +541,16 @@ int gpamap_plan_finish(struct gpamap_plan *plan, struct gpamap_vm *vm, u32 *shor
 	}
 	if (plan->gone.nr && plan->come.nr) {
 		plan->taken = count_taken(&plan->gone, &plan->come);
-		rc = plan_moves(plan);
+		if (!vm->no_moves)
+			rc = plan_moves(plan);
 	}
 	return rc ?: plan_ids(plan, vm, short_of);
 }
 
-/* Whether it takes something and gives something. */
+/* Whether it could be seen half done with something taken. */
 bool gpamap_plan_holds(const struct gpamap_plan *plan)
 {
-	return plan->nr_moves || (plan->gone.nr && plan->come.nr);
+	return plan->nr_moves || plan->gone.nr > 1 || (plan->gone.nr && plan->come.nr);
 }
 
 /* ---- doing it --------------------------------------------------------- */
@@ -548,20 +562,34 @@ struct progress {
 	u32 created;
 };
 
+/* An operation that has to succeed: what KVM cannot get, it takes from the reserves. */
+static int must(int (*op)(struct gpamap_vm *vm, const struct gpamap_slot *slot),
+		struct gpamap_vm *vm, const struct gpamap_slot *slot)
+{
+	unsigned int flags;
+	int rc;
+
+	rc = op(vm, slot);
+	if (rc != -ENOMEM)
+		return rc;
+	flags = memalloc_noreclaim_save();
+	rc = op(vm, slot);
+	memalloc_noreclaim_restore(flags);
+	return rc;
+}
+
 /* Puts back what was; after an error @done says what has not been undone. */
 static int roll_back(const struct gpamap_plan *plan, struct gpamap_vm *vm,
 		     struct progress *done)
 {
-	unsigned int flags = memalloc_noreclaim_save();
 	int rc = 0;
 
 	for (; !rc && done->created; done->created -= !rc)
-		rc = gpamap_vm_delete_slot(vm, plan->come.slots[done->created - 1]);
+		rc = must(gpamap_vm_delete_slot, vm, plan->come.slots[done->created - 1]);
 	for (; !rc && done->moved; done->moved -= !rc)
-		rc = gpamap_vm_move_slot(vm, plan->moves[done->moved - 1].from);
+		rc = must(gpamap_vm_move_slot, vm, plan->moves[done->moved - 1].from);
 	for (; !rc && done->deleted; done->deleted -= !rc)
-		rc = gpamap_vm_create_slot(vm, plan->gone.slots[done->deleted - 1]);
-	memalloc_noreclaim_restore(flags);
+		rc = must(gpamap_vm_create_slot, vm, plan->gone.slots[done->deleted - 1]);
 	return rc;
 }
 
@@ -588,7 +616,7 @@ static int plan_run(struct gpamap_plan *plan, struct gpamap_vm *vm,
 		 * With deletes behind it, it goes on: a killed process gets no memory to
 		 * create slots again.
 		 */
-		if (!gpamap_plan_holds(plan) && fatal_signal_pending(current))
+		if (!plan->gone.nr && !plan->nr_moves && fatal_signal_pending(current))
 			rc = -EINTR;
 		else
 			rc = gpamap_vm_create_slot(vm, slot);

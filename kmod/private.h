@@ -149,6 +149,8 @@ struct gpamap_vm {
 	bool readonly_mem;		/* KVM_CAP_READONLY_MEM */
 	struct hold *hold;
 
+	bool no_moves;			/* KVM moves no slots of this VM */
+
 	/* Ids in use, nr_slots bits for every address space; memslot.c's. */
 	unsigned long *ids[GPAMAP_NR_AS];
 

@@ -123,7 +123,7 @@ struct gpamap_attach {
  * stay; the map can be attached again, to this VM or to another.
  *
  * Errors: ENOENT no VM is attached. EIO the map is broken, or the VM belongs to
- * another process.
+ * another process. EBUSY, EINTR vCPUs could not be held, as with GPAMAP_APPLY.
  */
 struct gpamap_detach {
 	__u32 size;
@@ -335,10 +335,10 @@ enum gpamap_plan_flags {
  * views and memslots follow, or nothing has changed. Only the result counts,
  * what lies between is never rendered.
  *
- * A commit that takes memslots away and brings others is atomic for running vCPUs too:
- * they are held (GPAMAP_PLAN_HOLD), wherever they are, and see the map before or the map
- * after. One that only creates memslots, or only deletes some, holds nobody; what comes
- * or goes does so memslot by memslot.
+ * A commit that takes memslots away is atomic for running vCPUs too: they are held
+ * (GPAMAP_PLAN_HOLD), wherever they are, and see the map before or the map after. One that
+ * only creates memslots, or only deletes a single one, holds nobody; what comes does so
+ * memslot by memslot, and should KVM refuse one in the middle, those before it go again.
  *
  * Errors: those of the operations (enum gpamap_op_code). Those of the result,
  * for which the operation that brought it about is named: ENOSPC a view has more
@@ -624,7 +624,7 @@ struct gpamap_slot_info {
  * @deleted_bytes: Sum of the lengths of deleted memslots
  * @largest_delete: Length in bytes of the largest memslot deleted
  * @holds: Times that all vCPUs were held
- * @hold_failures: Times that they could not be (EBUSY, EINTR)
+ * @hold_failures: Times that they could not be (EBUSY, EINTR, ENOMEM)
  * @hold_ns: Nanoseconds that vCPUs were held in all: from the moment that the first
  *	could be stopped until all were let go, failures included
  * @longest_hold_ns: The longest of these times
