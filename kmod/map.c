@@ -323,7 +323,7 @@ int gpamap_attach(struct gpamap *map, void *arg)
 		gpamap_vm_put(map->vm);
 		map->vm = NULL;
 	}
-	if (!rc)
+	if (!rc || map->broken)
 		set_memory_roots(map, true);
 	return rc;
 }

@@ -51,17 +51,25 @@ int _test_cmd_detach(int fd)
 	return map_ioctl(fd, GPAMAP_DETACH, &cmd);
 }
 
-int _test_cmd_apply(int fd, const struct gpamap_op *ops, u32 nr_ops, u32 *failed_op,
-		    u64 *generation)
+int _test_cmd_plan(int fd, u32 flags, const struct gpamap_op *ops, u32 nr_ops,
+		   struct gpamap_apply *out)
 {
-	struct gpamap_apply cmd = {
-		.size = sizeof(cmd),
+	*out = (struct gpamap_apply){
+		.size = sizeof(*out),
+		.flags = flags,
 		.ops = (uintptr_t)ops,
 		.nr_ops = nr_ops,
 		.op_size = sizeof(*ops),
 		.out_failed_op = 0x5eed,
 	};
-	int rc = map_ioctl(fd, GPAMAP_APPLY, &cmd);
+	return map_ioctl(fd, GPAMAP_APPLY, out);
+}
+
+int _test_cmd_apply(int fd, const struct gpamap_op *ops, u32 nr_ops, u32 *failed_op,
+		    u64 *generation)
+{
+	struct gpamap_apply cmd;
+	int rc = _test_cmd_plan(fd, 0, ops, nr_ops, &cmd);
 
 	if (failed_op)
 		*failed_op = cmd.out_failed_op;
@@ -100,6 +108,8 @@ u32 record_size_of(u32 what)
 		return sizeof(struct gpamap_range_info);
 	case GPAMAP_QUERY_SLOTS:
 		return sizeof(struct gpamap_slot_info);
+	case GPAMAP_QUERY_STATS:
+		return sizeof(struct gpamap_stats);
 	}
 	return 0;
 }
@@ -137,6 +147,16 @@ struct gpamap_info query_info(int fd)
 	if (_test_cmd_query(fd, GPAMAP_QUERY_INFO, 0, &info, sizeof(info), &count))
 		memset(&info, 0, sizeof(info));
 	return info;
+}
+
+struct gpamap_stats query_stats(int fd)
+{
+	struct gpamap_stats stats = { 0 };
+	u32 count = 1;
+
+	if (_test_cmd_query(fd, GPAMAP_QUERY_STATS, 0, &stats, sizeof(stats), &count))
+		memset(&stats, 0, sizeof(stats));
+	return stats;
 }
 
 int _test_cmd_lookup(int fd, u32 space, u64 addr, struct gpamap_lookup *out)
@@ -310,6 +330,16 @@ struct gpamap_op op_romd_mode(u32 id, bool on)
 	};
 }
 
+struct gpamap_op op_cut_ahead(u32 id, bool on)
+{
+	return (struct gpamap_op){
+		.code = GPAMAP_OP_SET,
+		.id = id,
+		.mask = GPAMAP_SET_CUT_AHEAD,
+		.flags = on ? GPAMAP_REGION_CUT_AHEAD : 0,
+	};
+}
+
 struct gpamap_op op_memory_space(u32 id, u32 root, u32 as_id)
 {
 	struct gpamap_op op = op_space(id, GPAMAP_SPACE_MEMORY, root);
@@ -446,7 +476,8 @@ static void record_print(char *buf, size_t len, u32 what, const void *record)
 
 static char why[2048];
 
-const char *snapshot_diff(const struct snapshot *a, const struct snapshot *b)
+/* All sections but those that are in @skip, a bit for each kind. */
+static const char *diff(const struct snapshot *a, const struct snapshot *b, u32 skip)
 {
 	char was[512], is[512];
 	u32 i, j, size;
@@ -454,6 +485,8 @@ const char *snapshot_diff(const struct snapshot *a, const struct snapshot *b)
 	for (i = 0; i < a->nr && i < b->nr; i++) {
 		const struct section *x = &a->sections[i], *y = &b->sections[i];
 
+		if (skip & 1 << x->what)
+			continue;
 		size = record_size_of(x->what);
 		if (x->space != y->space || x->count != y->count) {
 			snprintf(why, sizeof(why), "%s %u: were %u, are %u",
@@ -474,6 +507,16 @@ const char *snapshot_diff(const struct snapshot *a, const struct snapshot *b)
 		}
 	}
 	return a->nr == b->nr ? NULL : "number of spaces";
+}
+
+const char *snapshot_diff(const struct snapshot *a, const struct snapshot *b)
+{
+	return diff(a, b, 0);
+}
+
+const char *snapshot_diff_views(const struct snapshot *a, const struct snapshot *b)
+{
+	return diff(a, b, 1 << GPAMAP_QUERY_INFO | 1 << GPAMAP_QUERY_SLOTS);
 }
 
 const char *view_diff(int fd, u32 space, const struct want_range *want, u32 nr)
@@ -670,6 +713,41 @@ int scratch_unmap(void)
 		n++;
 	}
 	return n;
+}
+
+#define PARAMETERS "/sys/module/gpamap/parameters/"
+
+int module_param_set(const char *name, u64 value)
+{
+	char path[128];
+	FILE *file;
+	int rc = 0;
+
+	snprintf(path, sizeof(path), PARAMETERS "%s", name);
+	file = fopen(path, "we");
+	if (!file)
+		return -errno;
+	if (fprintf(file, "%llu\n", (unsigned long long)value) < 0)
+		rc = -errno;
+	if (fclose(file))
+		rc = -errno;
+	return rc;
+}
+
+s64 module_param_get(const char *name)
+{
+	long long value = -EIO;
+	char path[128];
+	FILE *file;
+
+	snprintf(path, sizeof(path), PARAMETERS "%s", name);
+	file = fopen(path, "re");
+	if (!file)
+		return -errno;
+	if (fscanf(file, "%lld", &value) != 1)
+		value = -EIO;
+	fclose(file);
+	return value;
 }
 
 int module_refcnt(void)

@@ -25,6 +25,7 @@
 typedef uint32_t u32;
 typedef uint64_t u64;
 typedef int32_t s32;
+typedef int64_t s64;
 
 #define U64_MAX UINT64_MAX
 
@@ -43,6 +44,9 @@ int _test_cmd_detach(int fd);
 /* @failed_op, @generation: may be NULL. */
 int _test_cmd_apply(int fd, const struct gpamap_op *ops, u32 nr_ops, u32 *failed_op,
 		    u64 *generation);
+/* The same, with @flags (enum gpamap_apply_flags), and with all that comes back. */
+int _test_cmd_plan(int fd, u32 flags, const struct gpamap_op *ops, u32 nr_ops,
+		   struct gpamap_apply *out);
 /* @count: room in, number out. */
 int _test_cmd_query(int fd, u32 what, u32 space, void *records, u32 record_size,
 		    u32 *count);
@@ -53,8 +57,9 @@ int _test_cmd_lookup(int fd, u32 space, u64 addr, struct gpamap_lookup *out);
 /* All records, in an array to be freed; NULL with errno set. */
 void *query_all(int fd, u32 what, u32 space, u32 *count);
 u32 record_size_of(u32 what);
-/* The record INFO; all zero if it cannot be had. */
+/* The records INFO and STATS; all zero if they cannot be had. */
 struct gpamap_info query_info(int fd);
+struct gpamap_stats query_stats(int fd);
 
 /* Operations. All but the named members are zero. */
 struct gpamap_op op_container(u32 id, u64 last);
@@ -76,6 +81,7 @@ struct gpamap_op op_prio(u32 id, s32 prio);
 struct gpamap_op op_offset(u32 id, u64 offset);
 struct gpamap_op op_last(u32 id, u64 last);
 struct gpamap_op op_romd_mode(u32 id, bool on);
+struct gpamap_op op_cut_ahead(u32 id, bool on);
 struct gpamap_op op_space(u32 id, u32 kind, u32 root);
 struct gpamap_op op_memory_space(u32 id, u32 root, u32 as_id);
 struct gpamap_op op_space_destroy(u32 id);
@@ -86,6 +92,8 @@ struct snapshot *snapshot_take(int fd);
 void snapshot_free(struct snapshot *snap);
 /* NULL if equal, else a text that says where they first differ. */
 const char *snapshot_diff(const struct snapshot *a, const struct snapshot *b);
+/* The same for regions, spaces and ranges alone. */
+const char *snapshot_diff_views(const struct snapshot *a, const struct snapshot *b);
 
 /* What a test expects of a view. */
 struct want_range {
@@ -140,6 +148,10 @@ int fd_receive(int sock);
 int scratch_find(unsigned long *start, unsigned long *end);
 int scratch_unmap(void);
 
+/* A parameter of the module. 0 or -errno; the number or -errno. */
+int module_param_set(const char *name, u64 value);
+s64 module_param_get(const char *name);
+
 /* The references on the module, and the VMs that KVM has; or -errno. */
 int module_refcnt(void);
 int kvm_vms(void);
@@ -193,6 +205,15 @@ int kvm_vms(void);
 		test_cmd_apply_ops(_fd, __ops, ARRAY_SIZE(__ops));		\
 	} while (0)
 
+/* test_cmd_plan(fd, flags, &out, op...) */
+#define test_cmd_plan(_fd, _flags, _out, ...)					\
+	do {									\
+		const struct gpamap_op __ops[] = { __VA_ARGS__ };		\
+		ASSERT_EQ(0, _test_cmd_plan(_fd, _flags, __ops,			\
+					    ARRAY_SIZE(__ops), _out))		\
+			TH_LOG("operation %d", (int)(_out)->out_failed_op);	\
+	} while (0)
+
 /* @_index: what out_failed_op is to be. */
 #define test_err_apply_ops(_errno, _index, _fd, _ops, _nr)			\
 	do {									\
@@ -228,6 +249,13 @@ int kvm_vms(void);
 		const struct want_slot __want[] = { __VA_ARGS__ };		\
 		EXPECT_NULL_WHY(slots_diff(_fd, __want,				\
 			sizeof(__want) / sizeof(struct want_slot)));		\
+	} while (0)
+
+/* Until @_cond holds; one that never does is ended by the harness. */
+#define wait_until(_cond)							\
+	do {									\
+		while (!(_cond))						\
+			usleep(200);						\
 	} while (0)
 
 #endif /* GPAMAP_UTIL_H */

@@ -13,6 +13,7 @@
 #endif
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -25,11 +26,19 @@
 #define PDPT 1
 #define PD 2
 #define CODE (PD + NR_PDS)
-#define NR_PAGES (CODE + 1)
+#define TABLES (CODE + 1)		/* GDT, and from IDT_OFFSET on IDT */
+#define STACKS (TABLES + 1)		/* 64 bytes each: an interrupt's frame fits */
+#define COUNTERS (STACKS + 1)		/* 64 bytes apart */
+#define DATA (COUNTERS + 1)
+#define IDT_OFFSET 1024
+#define PER_VCPU (TEST_PAGE / GUEST_MAX_VCPUS)
+#define APIC_EOI 0xfee000b0
 
-/* Code of an access, in slots of 16 bytes: read 1, 2, 4, 8, write 1, 2, 4, 8, spin. */
+_Static_assert(DATA + GUEST_DATA_PAGES == GUEST_PAGES, "GUEST_PAGES");
+
+/* Code, in slots of 16 bytes: accesses (read 1, 2, 4, 8, write 1, 2, 4, 8), programs. */
 #define CODE_STRIDE 16
-#define SPIN 8
+#define HANDLER (GUEST_MOVS + 1)
 static const unsigned char code[][CODE_STRIDE] = {
 	{ 0x0f, 0xb6, 0x07, 0xf4 },		/* movzbl (%rdi),%eax; hlt */
 	{ 0x0f, 0xb7, 0x07, 0xf4 },		/* movzwl (%rdi),%eax; hlt */
@@ -39,7 +48,32 @@ static const unsigned char code[][CODE_STRIDE] = {
 	{ 0x66, 0x89, 0x07, 0xf4 },		/* mov %ax,(%rdi); hlt */
 	{ 0x89, 0x07, 0xf4 },			/* mov %eax,(%rdi); hlt */
 	{ 0x48, 0x89, 0x07, 0xf4 },		/* mov %rax,(%rdi); hlt */
-	{ 0x48, 0xff, 0x07, 0xeb, 0xfb },	/* 1: incq (%rdi); jmp 1b */
+	[GUEST_COUNT] = {
+		0x48, 0x8b, 0x07,		/* mov (%rdi),%rax */
+		0x48, 0xff, 0xc0,		/* 1: inc %rax */
+		0x48, 0xff, 0x07,		/* incq (%rdi) */
+		0x48, 0x39, 0x07,		/* cmp %rax,(%rdi) */
+		0x74, 0xf5,			/* je 1b */
+		0xe6, GUEST_LOST_PORT,		/* out %al,$GUEST_LOST_PORT */
+	},
+	[GUEST_OUT] = {
+		0x48, 0xff, 0x07,		/* 1: incq (%rdi) */
+		0xe6, GUEST_PORT,		/* out %al,$GUEST_PORT */
+		0xeb, 0xf9,			/* jmp 1b */
+	},
+	[GUEST_HALT] = {
+		0xfb, 0xf4, 0xfa,		/* 1: sti; hlt; cli */
+		0x48, 0xff, 0x07,		/* incq (%rdi) */
+		0xe6, GUEST_PORT,		/* out %al,$GUEST_PORT */
+		0xeb, 0xf6,			/* jmp 1b */
+	},
+	[GUEST_INS] = { 0xf3, 0x6c, 0xe6, GUEST_PORT, 0xf4 },	/* rep insb; out; hlt */
+	[GUEST_OUTS] = { 0xf3, 0x6e, 0xe6, GUEST_PORT, 0xf4 },	/* rep outsb; out; hlt */
+	[GUEST_MOVS] = { 0xf3, 0xa4, 0xe6, GUEST_PORT, 0xf4 },	/* rep movsb; out; hlt */
+	[HANDLER] = {
+		0xc7, 0x06, 0, 0, 0, 0,		/* movl $0,(%rsi): the end of interrupt */
+		0x48, 0xcf,			/* iretq */
+	},
 };
 
 static u64 page_gpa(u32 page)
@@ -49,8 +83,9 @@ static u64 page_gpa(u32 page)
 
 static void fill_memory(struct guest *guest)
 {
+	u64 handler = page_gpa(CODE) + HANDLER * CODE_STRIDE;
 	u64 (*table)[512] = guest->mem;
-	u64 i;
+	u64 *gate, i;
 
 	/* Present, writable; the last level with the bit for 2 MiB. */
 	table[PML4][0] = page_gpa(PDPT) | 3;
@@ -59,6 +94,14 @@ static void fill_memory(struct guest *guest)
 	for (i = 0; i < NR_PDS * 512; i++)
 		table[PD + i / 512][i % 512] = (i << 21) | 0x83;
 	memcpy(table[CODE], code, sizeof(code));
+	/* Flat segments for 64 bits, code and data, as in set_long_mode(). */
+	table[TABLES][1] = 0x00af9b000000ffff;
+	table[TABLES][2] = 0x00cf93000000ffff;
+	/* An interrupt gate. All other vectors end in a triple fault. */
+	gate = (u64 *)((char *)table[TABLES] + IDT_OFFSET) + 2 * GUEST_VECTOR;
+	gate[0] = (handler & 0xffff) | 8 << 16 | 0x8eULL << 40 |
+		  (handler >> 16 & 0xffff) << 48;
+	gate[1] = handler >> 32;
 }
 
 static int set_cpuid(struct guest *guest)
@@ -102,6 +145,10 @@ static int set_long_mode(struct guest *guest)
 	segment.db = 0;
 	segment.l = 1;
 	sregs.cs = segment;
+	sregs.gdt.base = page_gpa(TABLES);
+	sregs.gdt.limit = 3 * 8 - 1;
+	sregs.idt.base = page_gpa(TABLES) + IDT_OFFSET;
+	sregs.idt.limit = (GUEST_VECTOR + 1) * 16 - 1;
 	sregs.cr3 = page_gpa(PML4);
 	sregs.cr4 |= 1 << 5;			/* PAE */
 	sregs.cr0 |= 1U << 31 | 1;		/* PG, PE */
@@ -109,11 +156,23 @@ static int set_long_mode(struct guest *guest)
 	return ioctl(guest->vcpu, KVM_SET_SREGS, &sregs) ? -errno : 0;
 }
 
+/* An interrupt is only taken where the guest has enabled its APIC: done for it here. */
+static int enable_apic(struct guest *guest)
+{
+	struct kvm_lapic_state lapic;
+
+	if (ioctl(guest->vcpu, KVM_GET_LAPIC, &lapic))
+		return -errno;
+	*(u32 *)(lapic.regs + 0xf0) = 0x1ff;
+	return ioctl(guest->vcpu, KVM_SET_LAPIC, &lapic) ? -errno : 0;
+}
+
 int guest_create_vm(struct guest *guest)
 {
 	memset(guest, 0, sizeof(*guest));
 	guest->vm = -1;
 	guest->vcpu = -1;
+	guest->memfd = -1;
 	guest->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (guest->kvm < 0)
 		return -errno;
@@ -121,25 +180,11 @@ int guest_create_vm(struct guest *guest)
 	return guest->vm < 0 ? -errno : 0;
 }
 
-int guest_create(struct guest *guest)
+static int create_vcpu(struct guest *guest)
 {
 	int len, rc;
 
-	rc = guest_create_vm(guest);
-	if (rc)
-		return rc;
-	guest->mem = mmap(NULL, NR_PAGES * TEST_PAGE, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (guest->mem == MAP_FAILED) {
-		guest->mem = NULL;
-		return -errno;
-	}
-	fill_memory(guest);
-	rc = guest_set_slot(guest, GUEST_SLOT, 0, GUEST_BASE, NR_PAGES, guest->mem);
-	if (rc)
-		return rc;
-
-	guest->vcpu = ioctl(guest->vm, KVM_CREATE_VCPU, 0);
+	guest->vcpu = ioctl(guest->vm, KVM_CREATE_VCPU, guest->id);
 	if (guest->vcpu < 0)
 		return -errno;
 	len = ioctl(guest->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
@@ -152,38 +197,94 @@ int guest_create(struct guest *guest)
 	}
 	guest->run_len = len;
 	rc = set_cpuid(guest);
+	if (!rc && guest->irqchip)
+		rc = enable_apic(guest);
 	return rc ?: set_long_mode(guest);
+}
+
+static int create(struct guest *guest, bool irqchip)
+{
+	int rc;
+
+	rc = guest_create_vm(guest);
+	if (rc)
+		return rc;
+	guest->memfd = memfd_create("guest", MFD_CLOEXEC);
+	if (guest->memfd < 0 || ftruncate(guest->memfd, GUEST_LEN))
+		return -errno;
+	guest->mem = mmap(NULL, GUEST_LEN, PROT_READ | PROT_WRITE, MAP_SHARED,
+			  guest->memfd, 0);
+	if (guest->mem == MAP_FAILED) {
+		guest->mem = NULL;
+		return -errno;
+	}
+	fill_memory(guest);
+	guest->irqchip = irqchip;
+	if (irqchip && ioctl(guest->vm, KVM_CREATE_IRQCHIP))
+		return -errno;
+	rc = guest_set_slot(guest, GUEST_SLOT, 0, GUEST_BASE, GUEST_PAGES, guest->mem);
+	return rc ?: create_vcpu(guest);
+}
+
+int guest_create(struct guest *guest)
+{
+	return create(guest, false);
+}
+
+int guest_create_irqchip(struct guest *guest)
+{
+	return create(guest, true);
+}
+
+int guest_add_vcpu(struct guest *vcpu, const struct guest *first, u32 id)
+{
+	*vcpu = *first;
+	vcpu->vcpu = -1;
+	vcpu->run = NULL;
+	vcpu->id = id;
+	vcpu->shares = true;
+	return create_vcpu(vcpu);
+}
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
 }
 
 void guest_destroy(struct guest *guest)
 {
 	if (guest->run)
 		munmap(guest->run, guest->run_len);
-	if (guest->mem)
-		munmap(guest->mem, NR_PAGES * TEST_PAGE);
-	if (guest->vcpu >= 0)
-		close(guest->vcpu);
-	if (guest->vm >= 0)
-		close(guest->vm);
-	if (guest->kvm >= 0)
-		close(guest->kvm);
 	guest->run = NULL;
+	close_fd(&guest->vcpu);
+	if (guest->shares)
+		return;
+	if (guest->mem)
+		munmap(guest->mem, GUEST_LEN);
 	guest->mem = NULL;
-	guest->vcpu = -1;
-	guest->vm = -1;
-	guest->kvm = -1;
+	close_fd(&guest->memfd);
+	close_fd(&guest->vm);
+	close_fd(&guest->kvm);
 }
 
-static int set_regs(struct guest *guest, u32 entry, u64 rdi, u64 rax)
+static int set_regs(struct guest *guest, u32 entry, const struct kvm_regs *from)
 {
-	struct kvm_regs regs = {
-		.rip = page_gpa(CODE) + entry * CODE_STRIDE,
-		.rdi = rdi,
-		.rax = rax,
-		.rflags = 2,
-	};
+	struct kvm_regs regs = *from;
 
+	regs.rip = page_gpa(CODE) + entry * CODE_STRIDE;
+	regs.rsp = page_gpa(STACKS) + (guest->id + 1) * PER_VCPU;
+	/* KVM lets a vCPU wait for a page elsewhere only if it could take interrupts. */
+	regs.rflags = guest->irqchip ? 0x202 : 2;
 	return ioctl(guest->vcpu, KVM_SET_REGS, &regs) ? -errno : 0;
+}
+
+int guest_run(struct guest *guest)
+{
+	int rc = ioctl(guest->vcpu, KVM_RUN, 0);
+
+	return rc ? -errno : (int)guest->run->exit_reason;
 }
 
 static int run(struct guest *guest)
@@ -191,9 +292,9 @@ static int run(struct guest *guest)
 	int rc;
 
 	do {
-		rc = ioctl(guest->vcpu, KVM_RUN, 0);
-	} while (rc && errno == EINTR);
-	return rc ? -errno : (int)guest->run->exit_reason;
+		rc = guest_run(guest);
+	} while (rc == -EINTR);
+	return rc;
 }
 
 static u64 cut(u64 value, u32 len)
@@ -203,13 +304,13 @@ static u64 cut(u64 value, u32 len)
 
 static struct guest_access guest_do(struct guest *guest, u32 entry, u64 gpa, u64 rax)
 {
+	struct kvm_regs regs = { .rdi = gpa, .rax = rax };
 	struct guest_access access = { .how = GUEST_RAM };
 	struct kvm_run *kvm_run = guest->run;
 	u64 answer = GUEST_MMIO_ANSWER;
-	struct kvm_regs regs;
 	int reason;
 
-	reason = set_regs(guest, entry, gpa, rax);
+	reason = set_regs(guest, entry, &regs);
 	if (reason)
 		goto broken;
 	reason = run(guest);
@@ -261,12 +362,57 @@ struct guest_access guest_write(struct guest *guest, u64 gpa, u32 len, u64 value
 
 int guest_spin(struct guest *guest, u64 gpa)
 {
-	int rc = set_regs(guest, SPIN, gpa, 0);
+	int rc = guest_start(guest, GUEST_COUNT, gpa, 0, 0);
 
-	if (rc)
-		return rc;
-	rc = ioctl(guest->vcpu, KVM_RUN, 0);
-	return rc ? -errno : (int)guest->run->exit_reason;
+	return rc ?: guest_run(guest);
+}
+
+int guest_start(struct guest *guest, enum guest_program program, u64 rdi, u64 rsi,
+		u64 rcx)
+{
+	struct kvm_mp_state state = { .mp_state = KVM_MP_STATE_RUNNABLE };
+	struct kvm_regs regs = {
+		.rdi = rdi,
+		.rsi = program == GUEST_HALT ? APIC_EOI : rsi,
+		.rcx = rcx,
+		.rdx = GUEST_DATA_PORT,
+	};
+
+	if (guest->irqchip && ioctl(guest->vcpu, KVM_SET_MP_STATE, &state))
+		return -errno;
+	return set_regs(guest, program, &regs);
+}
+
+u64 guest_counter_gpa(const struct guest *guest)
+{
+	return page_gpa(COUNTERS) + guest->id * PER_VCPU;
+}
+
+volatile u64 *guest_counter(const struct guest *guest)
+{
+	return (u64 *)((char *)guest->mem + COUNTERS * TEST_PAGE + guest->id * PER_VCPU);
+}
+
+bool guest_left_by_out(const struct guest *guest, u32 port)
+{
+	const struct kvm_run *run = guest->run;
+
+	return run->exit_reason == KVM_EXIT_IO && run->io.direction == KVM_EXIT_IO_OUT &&
+	       run->io.port == port;
+}
+
+int guest_signal_msi(const struct guest *guest, u32 id, u32 data)
+{
+	struct kvm_msi msi = { .address_lo = 0xfee00000 | id << 12, .data = data };
+
+	/* It returns how many got it. */
+	switch (ioctl(guest->vm, KVM_SIGNAL_MSI, &msi)) {
+	case -1:
+		return -errno;
+	case 0:
+		return -ENXIO;
+	}
+	return 0;
 }
 
 int guest_set_slot(struct guest *guest, u32 slot, u32 flags, u64 gpa, u64 npages,
@@ -281,4 +427,99 @@ int guest_set_slot(struct guest *guest, u32 slot, u32 flags, u64 gpa, u64 npages
 	};
 
 	return ioctl(guest->vm, KVM_SET_USER_MEMORY_REGION, &region) ? -errno : 0;
+}
+
+/* -- slots, as the guest and KVM have them ------------------------------------ */
+
+static char why[512];
+
+static const struct gpamap_slot_info *find_slot(const struct gpamap_slot_info *slots,
+						u32 nr, u32 as_id, u64 gpa)
+{
+	u32 i;
+
+	for (i = 0; i < nr; i++)
+		if (slots[i].slot >> 16 == as_id && gpa >= slots[i].gpa &&
+		    gpa - slots[i].gpa < slots[i].npages * TEST_PAGE)
+			return &slots[i];
+	return NULL;
+}
+
+/* NULL if the guest finds @slot at @gpa; or, where that is NULL, no memory. */
+static const char *page_diff(struct guest *guest, const struct gpamap_slot_info *slot,
+			     u64 gpa)
+{
+	static u64 stamp = 0x5ca1ab1e00000000;
+	struct guest_access access;
+	volatile u64 *hva = NULL;
+
+	if (slot)
+		hva = (u64 *)(uintptr_t)(slot->hva + (gpa - slot->gpa));
+	access = guest_read(guest, gpa, 8);
+	if (access.how == GUEST_BROKEN)
+		return "a read broke the vCPU";
+	if (!slot)
+		return access.how == GUEST_MMIO ? NULL : "memory where there is no slot";
+	if (access.how == GUEST_MMIO)
+		return "no memory for a read";
+	if (access.value != *hva)
+		return "other memory than the slot's";
+	/* At another place of the page: what tests look for is at its begin. */
+	access = guest_write(guest, gpa + TEST_PAGE - 8, 8, ++stamp);
+	if (access.how == GUEST_BROKEN)
+		return "a write broke the vCPU";
+	if (slot->flags & KVM_MEM_READONLY)
+		return access.how == GUEST_MMIO ? NULL : "memory that can be written";
+	if (access.how == GUEST_MMIO)
+		return "memory that cannot be written";
+	return hva[TEST_PAGE / 8 - 1] == stamp ? NULL : "a write that went elsewhere";
+}
+
+const char *guest_slots_diff(struct guest *guest, int map, const u64 *gpas, u32 nr)
+{
+	struct gpamap_slot_info *slots;
+	const char *what = NULL;
+	u32 i, count;
+
+	slots = query_all(map, GPAMAP_QUERY_SLOTS, 0, &count);
+	if (!slots)
+		return "QUERY failed";
+	for (i = 0; i < nr && !what; i++) {
+		what = page_diff(guest, find_slot(slots, count, 0, gpas[i]), gpas[i]);
+		if (!what)
+			continue;
+		snprintf(why, sizeof(why), "the guest finds %s at 0x%llx", what,
+			 (unsigned long long)gpas[i]);
+		what = why;
+	}
+	free(slots);
+	return what;
+}
+
+const char *guest_places_diff(struct guest *guest, int map, u32 as_id, u32 slot,
+			      const u64 *gpas, u32 nr)
+{
+	struct gpamap_slot_info *slots;
+	const char *what = NULL;
+	u32 i, count;
+	int rc, want;
+
+	slots = query_all(map, GPAMAP_QUERY_SLOTS, 0, &count);
+	if (!slots)
+		return "QUERY failed";
+	for (i = 0; i < nr && !what; i++) {
+		want = find_slot(slots, count, as_id, gpas[i]) ? -EEXIST : 0;
+		rc = guest_set_slot(guest, as_id << 16 | slot, 0, gpas[i], 1, guest->mem);
+		if (!rc)
+			guest_set_slot(guest, as_id << 16 | slot, 0, gpas[i], 0,
+				       guest->mem);
+		if (rc == want)
+			continue;
+		snprintf(why, sizeof(why),
+			 "a slot at 0x%llx in address space %u: %d, not %d",
+			 (unsigned long long)gpas[i], as_id, rc, want);
+		what = why;
+	}
+	free(slots);
+	return what;
 }
