@@ -80,13 +80,18 @@ help:
 	@echo 'make tests            test programs'
 	@echo 'make check            install what is needed, run all tests (some minutes)'
 	@echo 'make check-host       only the tests that need no kernel'
+	@echo 'make check-matrix     the module on several kernels of Debian'
+	@echo 'make check-debug      the module in a debug kernel, which is compiled first'
+	@echo 'make stress           change the map under running vCPUs, 10,000 times (half an hour)'
 	@echo 'make fuzz SECONDS=60  compare the core with a model, on inputs that a fuzzer makes'
 	@echo 'make bench-core       count what the core costs, on maps of all sizes'
+	@echo 'make bench-churn      count memslot operations while a PC boots'
 	@echo 'make demo             install what is needed, boot a guest under gvmm'
 	@echo 'make install          DESTDIR, prefix ($(prefix)); the module too if it was built'
 	@echo 'make clean            remove build/'
 	@echo 'Variables: KDIR kernel headers, W=1 more warnings, V=1 show commands,'
-	@echo 'CC CFLAGS LDFLAGS as usual; GPAMAP_CACHE where downloads are kept'
+	@echo 'CC CFLAGS LDFLAGS as usual; GPAMAP_CACHE where downloads are kept; KERNELS'
+	@echo 'of check-matrix (now $(KERNELS))'
 
 # ---- the module
 
@@ -101,7 +106,7 @@ KBUILD := $(B)/kernel/$(KREL)
 # Copied, so that one source can be built for several kernels side by side.
 $(KBUILD)/gpamap.ko: $(MODULE_SRC)
 	$(Q)mkdir -p $(KBUILD)
-	$(Q)cp -p kmod/*.[ch] kmod/Kbuild $(KBUILD)/
+	$(Q)cp --preserve=timestamps kmod/*.[ch] kmod/Kbuild $(KBUILD)/
 	$(Q)$(MAKE) --no-print-directory -C $(KDIR) M=$(TOP)/$(KBUILD) GPAMAP_TOP=$(TOP) \
 		$(if $(W),W=$(W)) $(if $(V),V=$(V)) modules
 	$(Q)touch $@
@@ -120,7 +125,7 @@ endif
 userlib: $(B)/libgpamap.so $(B)/libgpamap.a $(B)/libgpamap.pc
 tools: $(B)/gpamap
 samples: $(B)/gvmm
-tests: $(TEST_BIN) $(HOST_BIN) $(FUZZ_BIN) $(B)/san/gpamap
+tests: $(TEST_BIN) $(B)/selftests/stress $(HOST_BIN) $(FUZZ_BIN) $(B)/san/gpamap
 
 $(B)/userlib/%.o: userlib/%.c
 	$(call say,CC,$<)
@@ -181,6 +186,32 @@ $(TEST_BIN): $(B)/selftests/%_test: selftests/%_test.c $(TEST_LIB_OBJ) $(B)/libg
 	$(Q)$(CC) $(USER) $(HARNESS) -I$(TOP)/selftests/lib $(CFLAGS) \
 		-static $(LDFLAGS) $< $(TEST_LIB_OBJ) $(B)/libgpamap.a -o $@ -lpthread
 
+$(B)/selftests/churn: selftests/churn.c $(TEST_LIB_OBJ) $(B)/libgpamap.a
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(USER) -I$(TOP)/selftests/lib $(CFLAGS) -static $(LDFLAGS) $< \
+		$(TEST_LIB_OBJ) $(B)/libgpamap.a -o $@
+
+# The stress test, with what its guest runs in either mode: flat images.
+STRESS_GUEST := -std=gnu11 -Wall -Wextra -O2 -ffreestanding -fno-pic -fno-pie \
+	-mgeneral-regs-only -mno-red-zone -fno-stack-protector -fcf-protection=none \
+	-fno-asynchronous-unwind-tables -Wa,--fatal-warnings -nostdlib -static -no-pie \
+	-Wl,--build-id=none -Wl,--oformat=binary
+$(B)/selftests/stress-real.bin: MODE := -m16
+$(B)/selftests/stress-long.bin: MODE := -m64
+$(B)/selftests/stress-%.bin: selftests/stress_guest.c selftests/stress_guest.h \
+		selftests/stress_guest.lds
+	$(call say,CC,$< ($*))
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(MODE) $(STRESS_GUEST) $< -Wl,-T,selftests/stress_guest.lds -o $@
+
+$(B)/selftests/stress: selftests/stress.c $(B)/selftests/stress-real.bin \
+		$(B)/selftests/stress-long.bin $(TEST_LIB_OBJ) $(B)/libgpamap.a
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(USER) -I$(TOP)/selftests/lib -Wa,-I$(B)/selftests $(CFLAGS) \
+		-static $(LDFLAGS) $< $(TEST_LIB_OBJ) $(B)/libgpamap.a -o $@ -lpthread
+
 $(B)/san/%.o: %.c
 	$(call say,CC,$< (sanitized))
 	$(Q)mkdir -p $(@D)
@@ -234,6 +265,23 @@ check:
 check-host: tools userlib $(HOST_BIN) $(FUZZ_BIN) $(B)/san/gpamap
 	$(Q)selftests/check --host
 
+KERNELS ?= bookworm bookworm-backports sid trixie-backports
+check-matrix:
+	$(Q)selftests/deps matrix
+	$(Q)$(MAKE) --no-print-directory $(TEST_BIN)
+	$(Q)selftests/check $(KERNELS)
+
+check-debug:
+	$(Q)selftests/deps debug
+	$(Q)$(MAKE) --no-print-directory $(TEST_BIN)
+	$(Q)selftests/check debug
+
+# KERNEL, SEED, COMMITS: see selftests/stress-run.
+stress:
+	$(Q)selftests/deps demo
+	$(Q)$(MAKE) --no-print-directory module $(B)/selftests/stress
+	$(Q)selftests/stress-run
+
 # SEED: of a run that is to be repeated.
 SECONDS ?= 60
 fuzz:
@@ -245,6 +293,11 @@ bench-core:
 	$(Q)selftests/deps bench
 	$(Q)$(MAKE) --no-print-directory $(B)/selftests/host/bench_core
 	$(Q)selftests/host/bench-core
+
+bench-churn:
+	$(Q)selftests/deps demo
+	$(Q)$(MAKE) --no-print-directory module $(B)/selftests/churn
+	$(Q)selftests/bench-churn
 
 demo:
 	$(Q)selftests/deps demo
@@ -281,7 +334,8 @@ clean:
 	$(Q)rm -rf $(B)
 
 FORCE:
-.PHONY: all help no-module module userlib tools samples tests check check-host fuzz bench-core demo \
+.PHONY: all help no-module module userlib tools samples tests check check-host \
+	check-matrix check-debug stress fuzz bench-core bench-churn demo \
 	install install-user install-module clean FORCE
 .DELETE_ON_ERROR:
 

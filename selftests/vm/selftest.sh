@@ -254,6 +254,88 @@ case_module() {
 	told "lab-probe.ko could not be loaded"
 }
 
+# Every net of the debug kernel that a plain module can fall into.
+case_debug() {
+	local dir="$GPAMAP_CACHE/kernel/debug" ko="$tmp/bad/bad.ko" way
+
+	if [ ! -d "$dir" ]; then
+		skip="no debug kernel in the cache"
+		return
+	fi
+	mkdir -p "$tmp/bad"
+	echo 'obj-m := bad.o' >"$tmp/bad/Makefile"
+	cat >"$tmp/bad/bad.c" <<-'END'
+		#include <linux/delay.h>
+		#include <linux/module.h>
+		#include <linux/mutex.h>
+		#include <linux/slab.h>
+		static char *way = "";
+		module_param(way, charp, 0);
+		static void *kept;
+		static DEFINE_MUTEX(one);
+		static DEFINE_MUTEX(two);
+		static int __init bad_init(void)
+		{
+			int n = 32;
+			char *p;
+
+			OPTIMIZER_HIDE_VAR(n);
+			if (!strcmp(way, "leak") && !kmalloc(4321, GFP_KERNEL))
+				return -ENOMEM;
+			if (!strcmp(way, "kept"))
+				kept = kmalloc(1234, GFP_KERNEL);
+			if (!strcmp(way, "bounds")) {
+				p = kmalloc(32, GFP_KERNEL);
+				WRITE_ONCE(p[n], 1);
+				kfree(p);
+			}
+			if (!strcmp(way, "shift"))
+				pr_info("%d\n", 1 << n);
+			if (!strcmp(way, "sleep")) {
+				preempt_disable();
+				msleep(1);
+				preempt_enable();
+			}
+			if (!strcmp(way, "rcu"))
+				rcu_dereference(kept);
+			if (!strcmp(way, "order")) {
+				mutex_lock(&one);
+				mutex_lock(&two);
+				mutex_unlock(&two);
+				mutex_unlock(&one);
+				mutex_lock(&two);
+				mutex_lock(&one);
+				mutex_unlock(&one);
+				mutex_unlock(&two);
+			}
+			return 0;
+		}
+		static void __exit bad_exit(void)
+		{
+		}
+		module_init(bad_init);
+		module_exit(bad_exit);
+		MODULE_LICENSE("GPL");
+	END
+	make -C "$dir/headers" M="$tmp/bad" modules >"$tmp/err" 2>&1 || {
+		complain "the module does not build"
+		return
+	}
+	run 0 --kernel debug --module "$ko" -- true
+	while read -r way expected; do
+		run 120 --kernel debug --module "$ko" --module-args "way=$way" -- true
+		told "$expected"
+	done <<-'END'
+		leak    unreferenced object .*size 8192
+		kept    unreferenced object .*size 2048
+		bounds  BUG: KASAN: slab-out-of-bounds in bad_init
+		shift   UBSAN: shift-out-of-bounds in
+		sleep   BUG: (scheduling while atomic|sleeping function called)
+		rcu     WARNING: suspicious RCU usage
+		order   WARNING: possible circular locking dependency
+	END
+}
+
 case_modprobe() {
 	run 0 --accel tcg --modprobe 'kvm-amd npt=0' -- \
 		cat /sys/module/kvm_amd/parameters/npt
@@ -279,7 +361,7 @@ case_shell() {
 # --------------------------------------------------------------------------
 
 cases="usage output live machine not_found splat known_splat panic death timeout
-own_status left_behind signal cache module modprobe icount shell"
+own_status left_behind signal cache module debug modprobe icount shell"
 [ $# -eq 0 ] || cases=$*
 # shellcheck disable=SC2086 # one word each
 set -- $cases
