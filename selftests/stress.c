@@ -22,7 +22,7 @@
  *
  * SEED, COMMITS (of every scenario) and BARE (how many of them are made without a map
  * first, at most; BARE_SMI where there are SMIs) are taken from the environment. Bare
- * changes under SMIs now and then bring the emulated machine down with them.
+ * changes now and then bring the emulated machine down with them, without any module too.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
