@@ -256,7 +256,9 @@ case_module() {
 
 # Every net of the debug kernel that a plain module can fall into.
 case_debug() {
-	local dir="$GPAMAP_CACHE/kernel/debug" ko="$tmp/bad/bad.ko" way
+	local ko="$tmp/bad/bad.ko" way expected
+	# In the cache itself: Kbuild takes no path with spaces.
+	local dir="$cache/kernel/debug"
 
 	if [ ! -d "$dir" ]; then
 		skip="no debug kernel in the cache"
