@@ -868,7 +868,7 @@ static void *create_vcpus(void *arg)
 		if (vcpu_stop(&vcpu))
 			c->rc = vcpu.reason;
 		vcpu_destroy(&vcpu);
-		c->made++;
+		vcpu_write(c->made, c->made + 1);
 	}
 	vcpu_write(c->done, true);
 	return NULL;
@@ -877,19 +877,20 @@ static void *create_vcpus(void *arg)
 TEST_F_TIMEOUT(hold, vcpus_come_and_go, 120)
 {
 	struct creator c = { .vm = &self->vm, .first_id = 2 };
-	u32 commits = 0;
 	pthread_t thread;
+	u32 i, n;
 
 	START_COUNTING(&self->vm, self->vcpus, 2);
 	ASSERT_EQ(0, pthread_create(&thread, NULL, create_vcpus, &c));
-	while (commits < 200 || !vcpu_read(c.done)) {
-		ASSERT_EQ(0, vm_swap(&self->vm)) TH_LOG("commit %u", commits);
-		commits++;
+	/* Each commit takes away what a vCPU has faulted in: it must get time to run. */
+	for (i = 0; i < GUEST_MAX_VCPUS - 2u; i++) {
+		for (n = 0; n < 5; n++)
+			ASSERT_EQ(0, vm_swap(&self->vm)) TH_LOG("vCPU %u", i);
+		wait_until(vcpu_read(c.made) > i || vcpu_read(c.done));
 	}
 	pthread_join(thread, NULL);
 	EXPECT_EQ(0, c.rc);
 	EXPECT_EQ(GUEST_MAX_VCPUS - 2u, c.made);
-	TH_LOG("%u commits beside %u vCPUs", commits, c.made);
 	EXPECT_NOTICED_NOTHING(self->vcpus, 2);
 	destroy_vcpus(self->vcpus, 2);
 }
@@ -899,8 +900,8 @@ struct relay {
 	struct guest *cpu;
 	sem_t turn[2];
 	u32 rounds;
+	u32 turns;
 	int rc;
-	bool done;
 };
 
 struct runner {
@@ -920,9 +921,9 @@ static void *run_in_turn(void *arg)
 		rc = guest_run(relay->cpu);
 		if (rc != KVM_EXIT_IO)
 			relay->rc = rc ?: -EPROTO;
+		vcpu_write(relay->turns, relay->turns + 1);
 		sem_post(&relay->turn[!runner->nr]);
 	}
-	vcpu_write(relay->done, true);
 	return NULL;
 }
 
@@ -934,7 +935,7 @@ TEST_F_TIMEOUT(hold, vcpu_changes_its_thread, 120)
 	};
 	struct runner runners[2] = { { &relay, 0 }, { &relay, 1 } };
 	pthread_t threads[2];
-	u32 i, commits = 0;
+	u32 i, turn;
 
 	ASSERT_EQ(0, guest_start(relay.cpu, GUEST_OUT, guest_counter_gpa(relay.cpu), 0,
 				 0));
@@ -942,12 +943,15 @@ TEST_F_TIMEOUT(hold, vcpu_changes_its_thread, 120)
 		ASSERT_EQ(0, sem_init(&relay.turn[i], 0, !i));
 	for (i = 0; i < 2; i++)
 		ASSERT_EQ(0, pthread_create(&threads[i], NULL, run_in_turn, &runners[i]));
-	for (; commits < 100 || !vcpu_read(relay.done); commits++) {
-		ASSERT_EQ(0, vm_swap(&self->vm));
+	/* Each commit takes away what a turn has faulted in: a turn must get time to end. */
+	for (turn = 0; turn < 2 * relay.rounds; turn++) {
+		for (i = 0; i < 3; i++)
+			ASSERT_EQ(0, vm_swap(&self->vm));
+		wait_until(vcpu_read(relay.turns) > turn);
+		ASSERT_GT(vcpu_read(relay.turns), turn);
 	}
 	for (i = 0; i < 2; i++)
 		pthread_join(threads[i], NULL);
-	TH_LOG("%u commits beside %u turns", commits, 2 * relay.rounds);
 	EXPECT_EQ(0, relay.rc);
 	EXPECT_EQ(2 * relay.rounds, *guest_counter(relay.cpu));
 	/* Both threads are dead; the vCPU can still be held, and run here. */
@@ -969,10 +973,11 @@ TEST_F_TIMEOUT(hold, threads_die, 120)
 				 0, 0));
 	for (i = 0; i < 40; i++) {
 		ASSERT_EQ(0, vcpu_go(&dying));
-		ASSERT_TRUE(vcpu_moves_on(&dying));
+		ASSERT_TRUE(vcpu_moves_on(&dying)) TH_LOG("%s", vcpu_text(&dying));
 		ASSERT_EQ(0, vm_swap(&self->vm));
 		if (i & 1)
-			ASSERT_TRUE(vcpu_moves_on(&dying));
+			ASSERT_TRUE(vcpu_moves_on(&dying))
+				TH_LOG("%s", vcpu_text(&dying));
 		ASSERT_EQ(0, vcpu_stop(&dying));
 		was = *guest_counter(&dying.cpu);
 		ASSERT_EQ(0, vm_swap(&self->vm));
@@ -988,9 +993,9 @@ static void *swap_until_closed(void *arg)
 	struct vm *vm = arg;
 	long rc;
 
-	do {
-		rc = vm_swap(vm);
-	} while (!rc);
+	/* Without a pause the vCPUs would hardly get anywhere. */
+	while (!(rc = vm_swap(vm)))
+		usleep(1000);
 	return (void *)rc;
 }
 

@@ -20,9 +20,7 @@
  * something, or the test could not fail. Whether KVM uses nested paging is decided when
  * its module is loaded: one run of this program covers one of the two.
  *
- * SEED, COMMITS (of every scenario) and BARE (how many of them are made without a map
- * first, at most; BARE_SMI where there are SMIs) are taken from the environment. Bare
- * changes now and then bring the emulated machine down with them, without any module too.
+ * SEED and COMMITS (of every scenario) are taken from the environment.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -1509,50 +1507,33 @@ static u64 report(const struct phase *phase, double median)
 	return sum;
 }
 
-static u64 plan_calls(const struct plan *plan)
-{
-	u64 calls = 0;
-	u32 i;
-
-	for (i = 1; i < plan->nr_steps; i++)
-		calls += step_calls(&plan->steps[i]);
-	return calls;
-}
-
 /* Both phases of a scenario. Returns what went wrong in the bare one. */
 static u64 run_scenario(const struct scenario *scenario, const char *paging, u64 seed,
-			u32 nr_changes, u32 nr_bare)
+			u32 nr_changes)
 {
 	double bare_us, map_us;
 	struct phase phase;
 	u64 calls, events, shown;
-	struct plan plan, head;
+	struct plan plan;
 	int rc;
 
 	rc = make_plan(&plan, scenario, seed, nr_changes);
 	if (rc)
 		printf("# %s.%s: no plan: %s\n", paging, scenario->name, strerror(-rc));
 	calls = report_plan(&plan, paging, scenario->name);
-	head = plan;
-	if (head.nr_steps > nr_bare + 1)
-		head.nr_steps = nr_bare + 1;
 
 	phase_init(&phase, scenario, paging, "bare", nr_changes);
-	if (!rc && nr_bare)
-		rc = bare(&phase, &head, seed);
+	if (!rc)
+		rc = bare(&phase, &plan, seed);
 	if (rc)
 		printf("# %s: %s\n", phase.name, strerror(-rc));
 	log_end(&phase);
-	bare_us = median_us(&phase, nr_bare);
-	shown = nr_bare ? report(&phase, bare_us) : 0;
-	if (nr_bare && !shown)
+	bare_us = median_us(&phase, nr_changes);
+	shown = report(&phase, bare_us);
+	if (!shown)
 		printf("# %s: nothing went wrong this time, by chance\n", phase.name);
 	/* What a dying VM was still to get is not counted. */
-	if (nr_bare)
-		result(!rc && (phase.calls == plan_calls(&head) || phase.events[VM_DEAD]),
-		       phase.name);
-	else
-		printf("ok %u %s # SKIP no bare changes asked for\n", ++results, phase.name);
+	result(!rc && (phase.calls == calls || phase.events[VM_DEAD]), phase.name);
 	free(phase.ns);
 
 	phase_init(&phase, scenario, paging, "gpamap", nr_changes);
@@ -1561,8 +1542,7 @@ static u64 run_scenario(const struct scenario *scenario, const char *paging, u64
 	if (rc)
 		printf("# %s: %s\n", phase.name, strerror(-rc));
 	log_end(&phase);
-	/* Of the same changes. */
-	map_us = median_us(&phase, nr_bare ?: nr_changes);
+	map_us = median_us(&phase, nr_changes);
 	events = report(&phase, map_us);
 	if (bare_us > 0)
 		printf("# %s.%s.ratio %.2f gpamap/bare\n", paging, scenario->name,
@@ -1617,8 +1597,6 @@ int main(void)
 {
 	const char *paging = nested_paging() ? "nested" : "shadow";
 	u32 nr_changes = env_number("COMMITS", 100);
-	u32 nr_bare = env_number("BARE", 100);
-	u32 nr_bare_smi = env_number("BARE_SMI", nr_bare);
 	u64 seed = test_seed(), shown = 0;
 	bool smm = have_smm();
 	u32 i;
@@ -1630,16 +1608,14 @@ int main(void)
 	pristine = map_memory();
 
 	printf("TAP version 13\n1..%zu\n", 2 * ARRAY_SIZE(scenarios) + 1);
-	printf("# SEED=%llu COMMITS=%u BARE=%u BARE_SMI=%u\n", (unsigned long long)seed,
-	       nr_changes, nr_bare, nr_bare_smi);
+	printf("# SEED=%llu COMMITS=%u\n", (unsigned long long)seed, nr_changes);
 	for (i = 0; i < ARRAY_SIZE(scenarios); i++) {
 		if (scenarios[i].smi && !smm) {
 			skip(paging, scenarios[i].name, "bare");
 			skip(paging, scenarios[i].name, "gpamap");
 			continue;
 		}
-		shown += run_scenario(&scenarios[i], paging, seed + i, nr_changes,
-				      scenarios[i].smi ? nr_bare_smi : nr_bare);
+		shown += run_scenario(&scenarios[i], paging, seed + i, nr_changes);
 	}
 	printf("# %s.bare_events %llu events\n", paging, (unsigned long long)shown);
 	result(shown, "bare_is_seen_to_fail");
