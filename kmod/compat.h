@@ -30,6 +30,13 @@ static inline void vm_flags_set(struct vm_area_struct *vma, unsigned long flags)
 #define KVM_MEMORY_ATTRIBUTE_PRIVATE (1ULL << 3)
 #endif
 
+/* Since 6.8: always by one. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
+#define gpamap_eventfd_signal(ctx) eventfd_signal(ctx, 1)
+#else
+#define gpamap_eventfd_signal(ctx) eventfd_signal(ctx)
+#endif
+
 /* Since 6.13: vcpu->pid is under a lock of its own. A reference, or NULL. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
 #define gpamap_vcpu_get_pid(vcpu)					\

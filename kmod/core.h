@@ -39,6 +39,7 @@
 #define GPAMAP_RANGE_LINE_LEN (96 + GPAMAP_NAME_LEN)
 
 struct gpamap_root;
+struct gpamap_io;
 
 struct gpamap_region {
 	/* Fixed at creation. */
@@ -63,6 +64,7 @@ struct gpamap_region {
 	struct list_head aliases;	/* those that point here, by ->alias_link */
 	struct list_head alias_link;
 	struct gpamap_root *root;	/* if spaces look at it */
+	struct gpamap_io *io;		/* dispatch.c's, under RCU; not the core's business */
 	bool dead;			/* destroyed by the open transaction */
 
 	/* Scratch of tree_walk(): valid while the epochs are equal. */
@@ -268,6 +270,8 @@ const char *gpamap_range_kind(const struct gpamap_range *range);
 int gpamap_range_print(char *buf, size_t len, const struct gpamap_range *range);
 
 /* diff.c */
+bool gpamap_range_is_memory(const struct gpamap_range *range);
+bool gpamap_range_is_readonly(const struct gpamap_range *range);
 int __must_check gpamap_range_slot(const struct gpamap_range *range,
 				   unsigned int page_shift, struct gpamap_slot *slot);
 bool gpamap_slot_serves(const struct gpamap_slot *slot, const struct gpamap_slot *whole,

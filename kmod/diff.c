@@ -22,7 +22,8 @@
 /* KVM takes at most 2^31 - 1 pages in a slot. */
 #define MAX_SLOT_PAGES (1ULL << 30)
 
-static bool is_memory(const struct gpamap_range *range)
+/* Ram, rom, or a rom device that is in romd mode. */
+bool gpamap_range_is_memory(const struct gpamap_range *range)
 {
 	switch (range->region->kind) {
 	case GPAMAP_REGION_RAM:
@@ -32,6 +33,13 @@ static bool is_memory(const struct gpamap_range *range)
 		return range->flags & GPAMAP_REGION_ROMD_MODE;
 	}
 	return false;
+}
+
+/* Memory that the guest cannot write (rules 23 and 24). */
+bool gpamap_range_is_readonly(const struct gpamap_range *range)
+{
+	return range->flags & GPAMAP_REGION_READONLY ||
+	       range->region->kind == GPAMAP_REGION_ROMD;
 }
 
 /* The first page number behind the whole pages of @range. */
@@ -57,7 +65,7 @@ int gpamap_range_slot(const struct gpamap_range *range, unsigned int page_shift,
 	u64 mask = (1ULL << page_shift) - 1;
 	u64 gfn, end;
 
-	if (!is_memory(range))
+	if (!gpamap_range_is_memory(range))
 		return 0;
 	if (!range->region->hva ||
 	    (range->region->hva + range->offset - range->start) & mask)
@@ -72,8 +80,7 @@ int gpamap_range_slot(const struct gpamap_range *range, unsigned int page_shift,
 		.hva = range->region->hva + range->offset +
 		       ((gfn << page_shift) - range->start),
 		.id = GPAMAP_SLOT_NONE,
-		.readonly = range->flags & GPAMAP_REGION_READONLY ||
-			    range->region->kind == GPAMAP_REGION_ROMD,
+		.readonly = gpamap_range_is_readonly(range),
 	};
 	return 1;
 }

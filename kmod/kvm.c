@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The only file that knows KVM.
+ * The file that knows KVM; of its I/O buses kvm_bus.c does.
  *
  * A VM is reached through its file, the way its process would: by the file's own
  * ioctl. No symbol of kvm.ko is used (from 6.18 on x86 there is next to none for
@@ -267,7 +267,7 @@ static void scratch_exit(struct gpamap_vm *vm)
 
 /* ---- holding vCPUs ---------------------------------------------------- */
 
-static struct kvm *vm_kvm(const struct gpamap_vm *vm)
+struct kvm *gpamap_vm_kvm(const struct gpamap_vm *vm)
 {
 	return vm->file->private_data;
 }
@@ -606,7 +606,7 @@ static int lock_kvm(struct kvm *kvm, unsigned long deadline)
 int gpamap_vm_hold(struct gpamap_vm *vm)
 {
 	unsigned long deadline = jiffies + msecs_to_jiffies(READ_ONCE(hold_timeout_ms));
-	struct kvm *kvm = vm_kvm(vm);
+	struct kvm *kvm = gpamap_vm_kvm(vm);
 	int rc;
 
 	trace_gpamap_hold_begin(vm, atomic_read(&kvm->online_vcpus));
@@ -630,7 +630,7 @@ int gpamap_vm_hold(struct gpamap_vm *vm)
 void gpamap_vm_release(struct gpamap_vm *vm)
 {
 	hold_end(vm->hold);
-	mutex_unlock(&vm_kvm(vm)->lock);
+	mutex_unlock(&gpamap_vm_kvm(vm)->lock);
 	trace_gpamap_hold_end(vm);
 }
 
@@ -676,7 +676,7 @@ static int vm_list_add(struct gpamap_vm *vm)
  */
 static int check_layout(struct gpamap_vm *vm)
 {
-	struct kvm *kvm = vm_kvm(vm);
+	struct kvm *kvm = gpamap_vm_kvm(vm);
 	struct kvm_vcpu *vcpu;
 	unsigned long i;
 	int rc;
@@ -734,6 +734,9 @@ static int vm_init(struct gpamap_vm *vm, int fd, u32 nr_slots)
 	vm->hold = hold_alloc(vm->mm);
 	if (!vm->hold)
 		return -ENOMEM;
+	rc = gpamap_vm_bus_init(vm, vm->map);
+	if (rc)
+		return rc;
 	for (as = 0; as < vm->nr_as; as++) {
 		vm->ids[as] = bitmap_zalloc(vm->nr_slots, GPAMAP_GFP);
 		if (!vm->ids[as])
@@ -743,7 +746,8 @@ static int vm_init(struct gpamap_vm *vm, int fd, u32 nr_slots)
 }
 
 /* Errors: those of struct gpamap_attach about the VM and the range of slots. */
-int gpamap_vm_get(int fd, u32 first_slot, u32 nr_slots, u32 map, struct gpamap_vm **out)
+int gpamap_vm_get(int fd, u32 first_slot, u32 nr_slots, struct gpamap *map,
+		  struct gpamap_vm **out)
 {
 	struct gpamap_vm *vm;
 	int rc;
@@ -773,6 +777,7 @@ void gpamap_vm_put(struct gpamap_vm *vm)
 {
 	u32 as;
 
+	gpamap_vm_bus_exit(vm);
 	scratch_exit(vm);
 	for (as = 0; as < GPAMAP_NR_AS; as++)
 		bitmap_free(vm->ids[as]);

@@ -37,6 +37,7 @@ union ioctl_arg {
 	struct gpamap_apply apply;
 	struct gpamap_query query;
 	struct gpamap_lookup lookup;
+	struct gpamap_doorbell doorbell;
 };
 
 #define IOCTL_OP(_cmd, _struct, _last, _lock, _respond, _execute)		\
@@ -62,6 +63,8 @@ static const struct ioctl_op ioctl_ops[] = {
 		 gpamap_query),
 	IOCTL_OP(GPAMAP_LOOKUP, gpamap_lookup, __reserved2, LOCK_NONE, true,
 		 gpamap_lookup),
+	IOCTL_OP(GPAMAP_DOORBELL, gpamap_doorbell, __reserved, LOCK_MAP, false,
+		 gpamap_doorbell),
 };
 
 static int execute(const struct ioctl_op *op, struct gpamap *map, union ioctl_arg *arg)
@@ -147,13 +150,17 @@ static int gpamap_fop_open(struct inode *inode, struct file *file)
 static int gpamap_fop_release(struct inode *inode, struct file *file)
 {
 	struct gpamap *map = file->private_data;
+	struct gpamap_region *region;
+	unsigned long id;
 
 	gpamap_debugfs_del(map);
 	if (map->vm)
 		gpamap_vm_put(map->vm);
 	gpamap_slots_destroy(&map->slots);
-	/* Nobody reads any more: LOOKUP and poll hold the file. */
+	/* Nobody reads any more: LOOKUP and poll hold the file, KVM does not ask. */
 	kfree(rcu_dereference_protected(map->snapshot, true));
+	xa_for_each(&map->tree.regions, id, region)
+		gpamap_io_free(region);
 	gpamap_tree_destroy(&map->tree);
 	mutex_destroy(&map->lock);
 	kfree(map);

@@ -38,12 +38,13 @@ struct commit {
 	struct gpamap *map;
 	struct gpamap_txn txn;
 	struct gpamap_plan plan;
+	struct gpamap_bus_list *lists[GPAMAP_NR_BUSES];	/* NULL: as it is */
 	struct gpamap_snapshot *snapshot;
 	struct gpamap_slot refused;	/* by KVM, if npages is not 0 */
 	struct gpamap_apply *cmd;	/* whose plan is told, or only told */
 };
 
-static int map_check_usable(const struct gpamap *map)
+int gpamap_map_check_usable(const struct gpamap *map)
 {
 	lockdep_assert_held(&map->lock);
 
@@ -61,6 +62,17 @@ static struct gpamap_root *memory_root(struct gpamap *map, u32 as_id)
 	xa_for_each(&map->tree.spaces, id, space)
 		if (!space->dead && space->kind == GPAMAP_SPACE_MEMORY &&
 		    space->as_id == as_id)
+			return space->root;
+	return NULL;
+}
+
+static struct gpamap_root *ports_root(struct gpamap *map)
+{
+	struct gpamap_space *space;
+	unsigned long id;
+
+	xa_for_each(&map->tree.spaces, id, space)
+		if (!space->dead && space->kind == GPAMAP_SPACE_IO)
 			return space->root;
 	return NULL;
 }
@@ -127,6 +139,101 @@ static void tell_plan(struct gpamap_apply *cmd, const struct gpamap_plan *plan)
 	cmd->out_taken = plan->taken;
 }
 
+/* ---- the buses -------------------------------------------------------- */
+
+/* Whether the view behind a root changes where something is tied to what is seen. */
+static bool tied_changes(const struct gpamap_root *old, const struct gpamap_root *new)
+{
+	return old != new || (new && gpamap_changes_tied(&new->changes));
+}
+
+static bool bus_changes(struct gpamap *map)
+{
+	u32 as_id;
+
+	if (map->bus_stale)
+		return true;
+	for (as_id = 0; as_id < GPAMAP_NR_AS; as_id++)
+		if (tied_changes(map->memory[as_id], memory_root(map, as_id)))
+			return true;
+	return tied_changes(map->ports, ports_root(map));
+}
+
+static void free_lists(struct gpamap_bus_list **lists)
+{
+	u32 bus;
+
+	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++) {
+		kvfree(lists[bus]);
+		lists[bus] = NULL;
+	}
+}
+
+/* What the buses are to have, where that is not what they have. */
+static int make_lists(struct gpamap *map, struct gpamap_bus_list **lists)
+{
+	const struct gpamap_flatview *views[GPAMAP_NR_BUS_VIEWS] = {
+		[GPAMAP_VIEW_MEMORY] = root_view(memory_root(map, 0)),
+		[GPAMAP_VIEW_SMM] = root_view(memory_root(map, 1)),
+		[GPAMAP_VIEW_PORTS] = root_view(ports_root(map)),
+	};
+	u32 bus;
+	int rc;
+
+	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++) {
+		rc = gpamap_bus_list(views, bus, &lists[bus]);
+		if (!rc && gpamap_vm_bus_has(map->vm, bus, lists[bus])) {
+			kvfree(lists[bus]);
+			lists[bus] = NULL;
+		} else if (!rc) {
+			rc = gpamap_vm_bus_check(map->vm, bus, lists[bus]);
+		}
+		if (rc) {
+			free_lists(lists);
+			return rc;
+		}
+	}
+	return 0;
+}
+
+/* After that the lists are what the buses had. */
+static int set_lists(struct gpamap *map, struct gpamap_bus_list **lists)
+{
+	u32 bus;
+	int rc = 0;
+
+	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++) {
+		if (!lists[bus])
+			continue;
+		rc = gpamap_vm_bus_set(map->vm, bus, &lists[bus]);
+		if (rc)
+			break;
+	}
+	if (!rc) {
+		map->bus_stale = false;
+		return 0;
+	}
+	while (bus--)
+		if (lists[bus] && gpamap_vm_bus_set(map->vm, bus, &lists[bus]))
+			map->bus_stale = true;
+	return rc;
+}
+
+/* What is tied to regions has changed, but no view. */
+int gpamap_bus_update(struct gpamap *map)
+{
+	struct gpamap_bus_list *lists[GPAMAP_NR_BUSES] = { NULL };
+	int rc;
+
+	if (!map->vm)
+		return 0;
+	rc = make_lists(map, lists);
+	if (!rc)
+		rc = set_lists(map, lists);
+	free_lists(lists);
+	return rc;
+}
+
 /* Rule 49, checked where the module was loaded with verify=1. */
 static int verify_views(struct gpamap *map)
 {
@@ -191,6 +298,9 @@ static struct gpamap_snapshot *snapshot_alloc(struct gpamap *map)
 	if (!snapshot)
 		return NULL;
 	snapshot->generation = map->generation + 1;
+	snapshot->bus[GPAMAP_VIEW_MEMORY] = root_view(memory_root(map, 0));
+	snapshot->bus[GPAMAP_VIEW_SMM] = root_view(memory_root(map, 1));
+	snapshot->bus[GPAMAP_VIEW_PORTS] = root_view(ports_root(map));
 	xa_for_each(&map->tree.spaces, id, space) {
 		if (space->dead)
 			continue;
@@ -213,6 +323,13 @@ static void show(struct gpamap *map, struct gpamap_snapshot *snapshot)
 }
 
 /* ---- attach and detach ------------------------------------------------ */
+
+/* Forgets what KVM was to be told. */
+static void drop_plan(struct commit *c)
+{
+	gpamap_plan_abort(&c->plan, &c->map->slots, c->map->vm);
+	free_lists(c->lists);
+}
 
 static void count_plan(struct gpamap_stats *stats, const struct gpamap_plan *plan)
 {
@@ -241,15 +358,22 @@ static void count_hold(struct gpamap_stats *stats, u64 since, int rc)
 	stats->longest_hold_ns = max(stats->longest_hold_ns, ns);
 }
 
+static int last_step(void *arg)
+{
+	struct commit *c = arg;
+
+	return set_lists(c->map, c->lists);
+}
+
 /*
- * Brings KVM to what the plan says, and readers to @snapshot if there is one, which is
+ * Brings KVM to what the plan says, and readers to the snapshot if there is one, which is
  * the readers' then; the plan is gone afterwards. vCPUs that are held are so in the
  * meantime.
  */
-static int run_plan(struct gpamap *map, struct gpamap_plan *plan,
-		    struct gpamap_snapshot *snapshot, struct gpamap_slot *refused)
+static int run_plan(struct commit *c)
 {
-	bool hold = gpamap_plan_holds(plan);
+	bool hold = gpamap_plan_holds(&c->plan);
+	struct gpamap *map = c->map;
 	u64 since = ktime_get_ns();
 	int rc, broken = 0;
 
@@ -257,25 +381,27 @@ static int run_plan(struct gpamap *map, struct gpamap_plan *plan,
 		rc = gpamap_vm_hold(map->vm);
 		if (rc) {
 			count_hold(&map->stats, since, rc);
-			gpamap_plan_abort(plan, &map->slots, map->vm);
+			drop_plan(c);
 			return rc;
 		}
 	}
-	rc = gpamap_plan_apply(plan, &map->slots, map->vm, refused, &broken);
+	rc = gpamap_plan_apply(&c->plan, &map->slots, map->vm, last_step, c, &c->refused,
+			       &broken);
 	if (rc)
 		map->stats.rollbacks++;
 	else
-		count_plan(&map->stats, plan);
+		count_plan(&map->stats, &c->plan);
 	if (rc && !broken)
-		gpamap_plan_abort(plan, &map->slots, map->vm);
+		gpamap_plan_abort(&c->plan, &map->slots, map->vm);
 	else
-		gpamap_plan_commit(plan, &map->slots);
-	if (!rc && snapshot)
-		show(map, snapshot);
+		gpamap_plan_commit(&c->plan, &map->slots);
+	if (!rc && c->snapshot)
+		show(map, c->snapshot);
 	if (hold) {
 		gpamap_vm_release(map->vm);
 		count_hold(&map->stats, since, 0);
 	}
+	free_lists(c->lists);
 	if (broken) {
 		map->broken = true;
 		trace_gpamap_broken(map, broken);
@@ -284,10 +410,11 @@ static int run_plan(struct gpamap *map, struct gpamap_plan *plan,
 	return rc;
 }
 
-static void set_memory_roots(struct gpamap *map, bool attached)
+static void set_roots(struct gpamap *map, bool attached)
 {
 	u32 as_id;
 
+	map->ports = attached ? ports_root(map) : NULL;
 	for (as_id = 0; as_id < GPAMAP_NR_AS; as_id++)
 		map->memory[as_id] = attached ? memory_root(map, as_id) : NULL;
 }
@@ -295,50 +422,49 @@ static void set_memory_roots(struct gpamap *map, bool attached)
 int gpamap_attach(struct gpamap *map, void *arg)
 {
 	struct gpamap_attach *cmd = arg;
-	struct gpamap_plan plan = { 0 };
-	struct gpamap_slot refused;
+	struct commit c = { .map = map };
 	int rc;
 
 	if (cmd->flags)
 		return -EOPNOTSUPP;
 	if (cmd->__reserved)
 		return -EINVAL;
-	rc = map_check_usable(map);
+	rc = gpamap_map_check_usable(map);
 	if (rc)
 		return rc;
 	if (map->vm)
 		return -EBUSY;
 
-	rc = gpamap_vm_get(cmd->vm_fd, cmd->first_slot, cmd->nr_slots, map->number,
-			   &map->vm);
+	rc = gpamap_vm_get(cmd->vm_fd, cmd->first_slot, cmd->nr_slots, map, &map->vm);
 	if (rc)
 		return rc;
-	rc = make_plan(map, &plan);
+	rc = make_plan(map, &c.plan);
+	if (!rc && bus_changes(map))
+		rc = make_lists(map, c.lists);
 	if (rc)
-		gpamap_plan_abort(&plan, &map->slots, map->vm);
+		drop_plan(&c);
 	else
-		rc = run_plan(map, &plan, NULL, &refused);
+		rc = run_plan(&c);
 	/* A broken map keeps the VM, where its slots may be, from other maps. */
 	if (rc && !map->broken) {
 		gpamap_vm_put(map->vm);
 		map->vm = NULL;
 	}
 	if (!rc || map->broken)
-		set_memory_roots(map, true);
+		set_roots(map, true);
 	return rc;
 }
 
 int gpamap_detach(struct gpamap *map, void *arg)
 {
 	struct gpamap_detach *cmd = arg;
-	struct gpamap_plan plan = { 0 };
-	struct gpamap_slot refused;
+	struct commit c = { .map = map };
 	u32 as_id, short_of;
 	int rc;
 
 	if (cmd->flags)
 		return -EOPNOTSUPP;
-	rc = map_check_usable(map);
+	rc = gpamap_map_check_usable(map);
 	if (rc)
 		return rc;
 	if (!map->vm)
@@ -354,22 +480,24 @@ int gpamap_detach(struct gpamap *map, void *arg)
 		swap(changes.gone, changes.come);
 		swap(changes.nr_gone, changes.nr_come);
 		if (!rc)
-			rc = gpamap_plan_add(&plan, map->vm, &map->slots, as_id,
+			rc = gpamap_plan_add(&c.plan, map->vm, &map->slots, as_id,
 					     &changes, NULL);
 		gpamap_changes_free(&changes);
 	}
 	if (!rc)
-		rc = gpamap_plan_finish(&plan, map->vm, &short_of);
+		rc = gpamap_plan_finish(&c.plan, map->vm, &short_of);
 	if (rc)
-		gpamap_plan_abort(&plan, &map->slots, map->vm);
+		drop_plan(&c);
 	else
-		rc = run_plan(map, &plan, NULL, &refused);
+		rc = run_plan(&c);
 	if (rc)
 		return rc;
 	gpamap_slots_destroy(&map->slots);
-	set_memory_roots(map, false);
+	set_roots(map, false);
+	/* From the buses too. */
 	gpamap_vm_put(map->vm);
 	map->vm = NULL;
+	map->bus_stale = false;
 	return 0;
 }
 
@@ -385,6 +513,8 @@ static int prepare(struct commit *c)
 		rc = verify_views(c->map);
 	if (!rc && c->map->vm)
 		rc = make_plan(c->map, &c->plan);
+	if (!rc && c->map->vm && bus_changes(c->map))
+		rc = make_lists(c->map, c->lists);
 	return rc;
 }
 
@@ -413,7 +543,7 @@ static int still_bad(void *arg)
 
 	rc = prepare(c);
 	if (c->map->vm)
-		gpamap_plan_abort(&c->plan, &c->map->slots, c->map->vm);
+		drop_plan(c);
 	if (rc == -ENOMEM || rc == -EINTR)
 		return rc;
 	return rc || (c->refused.npages && wants_refused(c));
@@ -427,12 +557,14 @@ static int run_without_moves(struct commit *c)
 
 	memset(&c->refused, 0, sizeof(c->refused));
 	rc = make_plan(map, &c->plan);
+	if (!rc && bus_changes(map))
+		rc = make_lists(map, c->lists);
 	if (rc) {
-		gpamap_plan_abort(&c->plan, &map->slots, map->vm);
+		drop_plan(c);
 		return rc;
 	}
 	tell_plan(c->cmd, &c->plan);
-	return run_plan(map, &c->plan, c->snapshot, &c->refused);
+	return run_plan(c);
 }
 
 /* The last stage: what was prepared comes true. */
@@ -446,20 +578,20 @@ static int finish(struct commit *c)
 		c->snapshot = snapshot_alloc(map);
 		if (!c->snapshot) {
 			if (map->vm)
-				gpamap_plan_abort(&c->plan, &map->slots, map->vm);
+				drop_plan(c);
 			return -ENOMEM;
 		}
 	}
 	if (map->vm) {
 		moves = c->plan.nr_moves && !map->vm->no_moves;
-		rc = run_plan(map, &c->plan, c->snapshot, &c->refused);
+		rc = run_plan(c);
 		if (rc == -EINVAL && moves && map->vm->no_moves)
 			rc = run_without_moves(c);
 		if (rc) {
 			kfree(c->snapshot);
 			return rc;
 		}
-		set_memory_roots(map, true);
+		set_roots(map, true);
 	} else if (c->snapshot) {
 		show(map, c->snapshot);
 	}
@@ -482,7 +614,7 @@ static int commit(struct commit *c, const struct gpamap_op *ops)
 	if (!rc)
 		tell_plan(c->cmd, &c->plan);
 	if (map->vm && (rc || dry_run))
-		gpamap_plan_abort(&c->plan, &map->slots, map->vm);
+		drop_plan(c);
 	if (!rc && !dry_run) {
 		rc = finish(c);
 		if (!rc)
@@ -502,7 +634,7 @@ static int apply_locked(struct gpamap *map, const struct gpamap_op *ops,
 	u32 i;
 	int rc;
 
-	rc = map_check_usable(map);
+	rc = gpamap_map_check_usable(map);
 	if (rc || !cmd->nr_ops)
 		return rc;
 	rc = gpamap_txn_begin(&c.txn, &map->tree, cmd->nr_ops);

@@ -32,13 +32,43 @@
 /* KVM address spaces that a map can have: the normal one, and SMM's. */
 #define GPAMAP_NR_AS 2
 
+struct gpamap_bus_device;
 struct gpamap_vm;
 struct hold;
+struct kvm;
+
+/* KVM's I/O buses. */
+enum gpamap_bus {
+	GPAMAP_BUS_MEMORY,
+	GPAMAP_BUS_PORTS,
+	GPAMAP_NR_BUSES,
+};
+
+/* The views that decide what an access on a bus is for. */
+enum gpamap_bus_view {
+	GPAMAP_VIEW_MEMORY,		/* KVM address space 0 */
+	GPAMAP_VIEW_SMM,		/* and 1 */
+	GPAMAP_VIEW_PORTS,
+	GPAMAP_NR_BUS_VIEWS,
+};
+
+struct gpamap_extent {
+	u64 start;
+	u64 last;
+};
+
+/* Stretches of addresses on a bus: disjoint, by address, none touching the next. */
+struct gpamap_bus_list {
+	u32 nr;
+	u32 max;
+	struct gpamap_extent extents[];
+};
 
 /* What readers without a lock see: the views of one generation. Under RCU. */
 struct gpamap_snapshot {
 	struct rcu_head rcu;
 	u64 generation;
+	const struct gpamap_flatview *bus[GPAMAP_NR_BUS_VIEWS];	/* NULL for none */
 	u32 nr;
 	struct {
 		u32 space;
@@ -84,6 +114,9 @@ struct gpamap {
 	struct gpamap_vm *vm;		/* NULL while detached */
 	struct gpamap_slots slots;	/* empty while detached */
 	struct gpamap_root *memory[GPAMAP_NR_AS];	/* that the slots follow */
+	struct gpamap_root *ports;	/* that the bus follows */
+	u32 nr_doorbells;
+	bool bus_stale;			/* KVM may ask for more than it has to */
 	bool broken;			/* a roll-back failed: slots and view disagree */
 	struct gpamap_stats stats;
 
@@ -99,6 +132,20 @@ struct gpamap {
 int gpamap_attach(struct gpamap *map, void *arg);
 int gpamap_detach(struct gpamap *map, void *arg);
 int gpamap_apply(struct gpamap *map, void *arg);
+
+int gpamap_map_check_usable(const struct gpamap *map);
+int __must_check gpamap_bus_update(struct gpamap *map);
+
+/* dispatch.c */
+int gpamap_doorbell(struct gpamap *map, void *arg);
+void gpamap_io_free(struct gpamap_region *region);
+bool gpamap_changes_tied(const struct gpamap_changes *changes);
+int __must_check gpamap_bus_list(const struct gpamap_flatview **views, enum gpamap_bus bus,
+				 struct gpamap_bus_list **out);
+bool gpamap_dispatch_read(struct gpamap *map, enum gpamap_bus_view view, u64 addr, u32 len,
+			  void *val);
+bool gpamap_dispatch_write(struct gpamap *map, enum gpamap_bus_view view, u64 addr,
+			   u32 len, const void *val);
 
 /* query.c */
 int gpamap_query(struct gpamap *map, void *arg);
@@ -129,8 +176,8 @@ int __must_check gpamap_plan_finish(struct gpamap_plan *plan, struct gpamap_vm *
 				    u32 *short_of);
 bool gpamap_plan_holds(const struct gpamap_plan *plan);
 int __must_check gpamap_plan_apply(struct gpamap_plan *plan, struct gpamap_slots *slots,
-				   struct gpamap_vm *vm, struct gpamap_slot *refused,
-				   int *broken);
+				   struct gpamap_vm *vm, int (*then)(void *arg),
+				   void *arg, struct gpamap_slot *refused, int *broken);
 void gpamap_plan_commit(struct gpamap_plan *plan, struct gpamap_slots *slots);
 void gpamap_plan_abort(struct gpamap_plan *plan, struct gpamap_slots *slots,
 		       struct gpamap_vm *vm);
@@ -140,7 +187,7 @@ void gpamap_plan_abort(struct gpamap_plan *plan, struct gpamap_slots *slots,
  */
 struct gpamap_vm {
 	/* Fixed at creation. */
-	u32 map;			/* number of the map, for tracepoints */
+	struct gpamap *map;
 	struct file *file;		/* a reference on the VM */
 	struct mm_struct *mm;		/* of its process; held by mmgrab() */
 	u32 first_slot;
@@ -148,6 +195,7 @@ struct gpamap_vm {
 	u32 nr_as;			/* KVM_CAP_MULTI_ADDRESS_SPACE */
 	bool readonly_mem;		/* KVM_CAP_READONLY_MEM */
 	struct hold *hold;
+	struct gpamap_bus_device *bus_devices;	/* GPAMAP_NR_BUSES */
 
 	bool no_moves;			/* KVM moves no slots of this VM */
 
@@ -162,8 +210,9 @@ struct gpamap_vm {
 	struct list_head link;		/* in gpamap_vms, under gpamap_vms_lock */
 };
 
-int __must_check gpamap_vm_get(int fd, u32 first_slot, u32 nr_slots, u32 map,
+int __must_check gpamap_vm_get(int fd, u32 first_slot, u32 nr_slots, struct gpamap *map,
 			       struct gpamap_vm **out);
+struct kvm *gpamap_vm_kvm(const struct gpamap_vm *vm);
 void gpamap_vm_put(struct gpamap_vm *vm);
 int __must_check gpamap_vm_check_owner(const struct gpamap_vm *vm);
 int __must_check gpamap_vm_check_slot(const struct gpamap_vm *vm,
@@ -177,5 +226,14 @@ int __must_check gpamap_vm_move_slot(struct gpamap_vm *vm,
 int __must_check gpamap_vm_hold(struct gpamap_vm *vm);
 void gpamap_vm_release(struct gpamap_vm *vm);
 void gpamap_vm_exit(void);
+
+/* kvm_bus.c */
+int __must_check gpamap_vm_bus_init(struct gpamap_vm *vm, struct gpamap *map);
+void gpamap_vm_bus_exit(struct gpamap_vm *vm);
+bool gpamap_vm_bus_has(struct gpamap_vm *vm, u32 bus, const struct gpamap_bus_list *list);
+int __must_check gpamap_vm_bus_check(struct gpamap_vm *vm, u32 bus,
+				     const struct gpamap_bus_list *list);
+int __must_check gpamap_vm_bus_set(struct gpamap_vm *vm, u32 bus,
+				   struct gpamap_bus_list **list);
 
 #endif /* GPAMAP_PRIVATE_H */

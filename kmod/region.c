@@ -497,7 +497,8 @@ static int op_destroy(struct gpamap_txn *txn, const struct gpamap_op *op,
 	if (!region)
 		return -ENOENT;
 	if (region->container || region_below(region, NULL) != region->target ||
-	    !list_empty(&region->aliases) || (region->root && region->root->nr_spaces))
+	    !list_empty(&region->aliases) || (region->root && region->root->nr_spaces) ||
+	    region->io)
 		return -EBUSY;
 
 	undo->region = region;

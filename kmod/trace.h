@@ -69,7 +69,7 @@ TRACE_EVENT(gpamap_hold_begin,
 		__field(u32, nr_vcpus)
 	),
 	TP_fast_assign(
-		__entry->map = vm->map;
+		__entry->map = vm->map->number;
 		__entry->nr_vcpus = nr_vcpus;
 	),
 	TP_printk("map=%u vcpus=%u", __entry->map, __entry->nr_vcpus)
@@ -84,7 +84,7 @@ TRACE_EVENT(gpamap_hold_reached,
 		__field(int, rc)
 	),
 	TP_fast_assign(
-		__entry->map = vm->map;
+		__entry->map = vm->map->number;
 		__entry->rc = rc;
 	),
 	TP_printk("map=%u rc=%d", __entry->map, __entry->rc)
@@ -97,7 +97,7 @@ TRACE_EVENT(gpamap_hold_end,
 		__field(u32, map)
 	),
 	TP_fast_assign(
-		__entry->map = vm->map;
+		__entry->map = vm->map->number;
 	),
 	TP_printk("map=%u", __entry->map)
 );
@@ -117,7 +117,7 @@ DECLARE_EVENT_CLASS(gpamap_slot,
 		__field(bool, readonly)
 	),
 	TP_fast_assign(
-		__entry->map = vm->map;
+		__entry->map = vm->map->number;
 		__entry->as_id = slot->as_id;
 		__entry->id = slot->id;
 		__entry->rc = rc;

@@ -63,6 +63,7 @@ enum {
 	GPAMAP_CMD_APPLY,
 	GPAMAP_CMD_QUERY,
 	GPAMAP_CMD_LOOKUP,
+	GPAMAP_CMD_DOORBELL,
 };
 
 /* The limits of this version. GPAMAP_QUERY_INFO tells those of the kernel. */
@@ -73,6 +74,8 @@ enum {
 #define GPAMAP_MAX_RANGES 262144	/* flat ranges of one view */
 #define GPAMAP_MAX_PATHS 1048576	/* ways from roots to regions, in one commit */
 #define GPAMAP_MAX_OPS 131072	/* operations of one batch */
+#define GPAMAP_MAX_DOORBELLS 65536	/* doorbells of a map */
+#define GPAMAP_MAX_BUS_RANGES 512	/* of KVM's bus for memory, and of that for ports */
 
 /* out_failed_op when no single operation is to blame. */
 #define GPAMAP_NO_OP 0xffffffffU
@@ -136,7 +139,8 @@ struct gpamap_detach {
  * @GPAMAP_REGION_CONTAINER: Only holds other regions; a hole where they are not
  * @GPAMAP_REGION_RAM: Memory of the host
  * @GPAMAP_REGION_ROM: Memory of the host that the guest cannot write
- * @GPAMAP_REGION_IO: Accesses leave to the VMM (KVM_EXIT_MMIO)
+ * @GPAMAP_REGION_IO: Accesses leave to the VMM (KVM_EXIT_MMIO, KVM_EXIT_IO), but for
+ *	writes that ring a doorbell
  * @GPAMAP_REGION_ALIAS: A window onto another region
  * @GPAMAP_REGION_ROMD: A rom device: in romd mode (GPAMAP_REGION_ROMD_MODE) memory of
  *	the host that the guest reads, while its writes leave to the VMM; out of it
@@ -202,7 +206,7 @@ enum gpamap_space_kind {
  *	deep.
  * @GPAMAP_OP_DEL: Detach region @id from its container. ENOENT it has none.
  * @GPAMAP_OP_DESTROY: Forget region @id. EBUSY it is attached, holds others, is
- *	the target of an alias or the root of a space.
+ *	the target of an alias or the root of a space, or has doorbells.
  * @GPAMAP_OP_SET: Change what @mask (enum gpamap_set_mask) names. A changed @at
  *	or @prio attaches the region anew, above its equals; the same value
  *	changes nothing. ENOENT @at or @prio of a region with no container;
@@ -457,6 +461,64 @@ struct gpamap_lookup {
 #define GPAMAP_LOOKUP _IO(GPAMAP_TYPE, GPAMAP_CMD_LOOKUP)
 
 /**
+ * enum gpamap_doorbell_flags - What a doorbell is like, and what is done with it
+ * @GPAMAP_DOORBELL_MATCH: It rings only when @value is written
+ * @GPAMAP_DOORBELL_REMOVE: Take the doorbell away that all other members describe
+ */
+enum gpamap_doorbell_flags {
+	GPAMAP_DOORBELL_MATCH = 1 << 0,
+	GPAMAP_DOORBELL_REMOVE = 1 << 1,
+};
+
+/**
+ * struct gpamap_doorbell - ioctl(GPAMAP_DOORBELL)
+ * @size: sizeof(struct gpamap_doorbell)
+ * @flags: enum gpamap_doorbell_flags
+ * @region: Id of the region that it belongs to: io, romd, rom or reserved
+ * @len: Length of the write that rings it: 1, 2, 4, 8, or 0 for any
+ * @offset: Of the write in the region
+ * @value: With GPAMAP_DOORBELL_MATCH, what is to be written, @len bytes
+ * @fd: An eventfd that is signalled. The map holds it until the doorbell is removed or
+ *	the map closed
+ * @__reserved: Must be 0
+ *
+ * A write of the guest's that begins at @offset of the region, wherever that is seen in
+ * the memory or io space of the attached VM, signals the eventfd inside of KVM and does
+ * not leave to the VMM. A doorbell belongs to its region: it moves with it, is not there
+ * while the region is not seen, and is there twice if the region is seen twice. Whether
+ * the VM is attached when it is made does not matter. All doorbells that a write rings
+ * are rung; a write that rings none leaves to the VMM, as does every read.
+ *
+ * KVM finds the regions with doorbells on its I/O buses, where each stretch of such
+ * regions that touch takes one range (two and more if longer than 1 GiB). A write over the
+ * end of a stretch leaves to the VMM. A string write to a port (rep outs) comes element by
+ * element.
+ *
+ * Errors: ENOENT no such region, or no such doorbell (REMOVE). EOPNOTSUPP the region
+ * is of another kind. EINVAL @len is another, @value has more than @len bytes, is given
+ * without MATCH, or to match with any length, the write would reach beyond the
+ * region, or @fd is no eventfd. EBADF @fd is not open. EEXIST there is the same doorbell
+ * (same region, offset, length, flags, value and eventfd). ENOSPC
+ * GPAMAP_MAX_DOORBELLS, or GPAMAP_MAX_BUS_RANGES, or KVM's bus is full. EEXIST another
+ * device of KVM's (its ioeventfd, coalesced zone, interrupt controllers) is where the
+ * region is. EIO the map is broken, or the VM belongs to another process.
+ *
+ * The last but one, and ENOSPC for the same reason, are errors of GPAMAP_APPLY and
+ * GPAMAP_ATTACH too, when they show a region that has doorbells.
+ */
+struct gpamap_doorbell {
+	__u32 size;
+	__u32 flags;
+	__u32 region;
+	__u32 len;
+	__aligned_u64 offset;
+	__aligned_u64 value;
+	__s32 fd;
+	__u32 __reserved;
+};
+#define GPAMAP_DOORBELL _IO(GPAMAP_TYPE, GPAMAP_CMD_DOORBELL)
+
+/**
  * enum gpamap_features - Bits of gpamap_info.features
  * @GPAMAP_FEATURE_SLOTS: The memslots of a VM follow the memory spaces
  * @GPAMAP_FEATURE_LOOKUP: GPAMAP_LOOKUP
@@ -467,6 +529,7 @@ struct gpamap_lookup {
  * @GPAMAP_FEATURE_DRY_RUN: GPAMAP_APPLY_DRY_RUN
  * @GPAMAP_FEATURE_STATS: GPAMAP_QUERY_STATS
  * @GPAMAP_FEATURE_CUT_AHEAD: GPAMAP_REGION_CUT_AHEAD
+ * @GPAMAP_FEATURE_DOORBELL: GPAMAP_DOORBELL
  */
 enum gpamap_features {
 	GPAMAP_FEATURE_SLOTS = 1 << 0,
@@ -476,6 +539,7 @@ enum gpamap_features {
 	GPAMAP_FEATURE_DRY_RUN = 1 << 4,
 	GPAMAP_FEATURE_STATS = 1 << 5,
 	GPAMAP_FEATURE_CUT_AHEAD = 1 << 6,
+	GPAMAP_FEATURE_DOORBELL = 1 << 7,
 };
 
 /**

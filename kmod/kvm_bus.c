@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KVM's I/O buses: how an access of the guest's comes to the module.
+ *
+ * KVM exports no function to put a device on a bus, but what it takes is short: under
+ * kvm->slots_lock make a new array of ranges with ours among the others', by address, publish
+ * it in kvm->buses[] and free the old one when no vCPU can be reading it. A bus is searched
+ * with a comparison that takes overlapping ranges for equal, so ranges must be disjoint: of
+ * ours those that touch are one, and where a device of someone else's is, none of ours
+ * can be (EEXIST). KVM itself looks for that only among its ioeventfds; a device that
+ * comes later inside a range of ours may be found before us, after us, or not. It is
+ * reported by the next commit that changes the bus.
+ *
+ * A range's length is an int: longer stretches are several ranges. An access that crosses
+ * the end of a range finds nothing and leaves to the VMM.
+ *
+ * Beside kvm.c this is the only file that knows KVM. The functions run under the lock of
+ * the map; the callbacks in vCPU threads, inside KVM_RUN.
+ */
+#include <linux/delay.h>
+#include <linux/kvm_host.h>
+#include <kvm/iodev.h>
+#include "private.h"
+
+#define MAX_RANGE_LEN (1U << 30)
+
+static const enum kvm_bus bus_idx[GPAMAP_NR_BUSES] = {
+	[GPAMAP_BUS_MEMORY] = KVM_MMIO_BUS,
+	[GPAMAP_BUS_PORTS] = KVM_PIO_BUS,
+};
+
+/* The device of a VM on one bus. The same in all ranges. */
+struct gpamap_bus_device {
+	struct kvm_io_device dev;
+	struct gpamap *map;
+	u32 bus;
+	struct gpamap_bus_list *placed;	/* what the bus has; NULL for nothing */
+};
+
+static enum gpamap_bus_view device_view(const struct gpamap_bus_device *device,
+					struct kvm_vcpu *vcpu)
+{
+	if (device->bus == GPAMAP_BUS_PORTS)
+		return GPAMAP_VIEW_PORTS;
+	return kvm_arch_vcpu_memslots_id(vcpu) ? GPAMAP_VIEW_SMM : GPAMAP_VIEW_MEMORY;
+}
+
+static int bus_read(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t addr, int len,
+		    void *val)
+{
+	struct gpamap_bus_device *device = container_of(dev, struct gpamap_bus_device, dev);
+
+	return gpamap_dispatch_read(device->map, device_view(device, vcpu), addr, len, val) ?
+		       0 : -EOPNOTSUPP;
+}
+
+static int bus_write(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t addr, int len,
+		     const void *val)
+{
+	struct gpamap_bus_device *device = container_of(dev, struct gpamap_bus_device, dev);
+
+	return gpamap_dispatch_write(device->map, device_view(device, vcpu), addr, len,
+				     val) ? 0 : -EOPNOTSUPP;
+}
+
+static const struct kvm_io_device_ops bus_ops = {
+	.read = bus_read,
+	.write = bus_write,
+};
+
+static u32 nr_pieces(const struct gpamap_extent *extent)
+{
+	return (extent->last - extent->start) / MAX_RANGE_LEN + 1;
+}
+
+static bool overlaps(const struct kvm_io_range *range, const struct gpamap_extent *extent)
+{
+	return range->addr <= extent->last &&
+	       range->addr + max(range->len, 1) - 1 >= extent->start;
+}
+
+/* What a bus would be like with @list as all that we have there. */
+struct bus_plan {
+	const struct kvm_io_bus *old;
+	u32 foreign;
+	u32 ours;
+};
+
+static int bus_check(struct kvm *kvm, const struct gpamap_bus_device *device,
+		     const struct gpamap_bus_list *list, struct bus_plan *plan)
+{
+	const struct kvm_io_bus *old;
+	u32 i, j = 0;
+
+	old = rcu_dereference_protected(kvm->buses[bus_idx[device->bus]],
+					lockdep_is_held(&kvm->slots_lock));
+	*plan = (struct bus_plan){ .old = old };
+	/* KVM gives a bus up when it has no memory to change it. */
+	if (!old)
+		return -ENOMEM;
+	for (i = 0; list && i < list->nr; i++) {
+		u64 len = list->extents[i].last - list->extents[i].start;
+
+		if (len / MAX_RANGE_LEN >= GPAMAP_MAX_BUS_RANGES)
+			return -ENOSPC;
+		plan->ours += nr_pieces(&list->extents[i]);
+		if (plan->ours > GPAMAP_MAX_BUS_RANGES)
+			return -ENOSPC;
+	}
+	for (i = 0; i < old->dev_count; i++) {
+		const struct kvm_io_range *range = &old->range[i];
+
+		if (range->dev == &device->dev)
+			continue;
+		plan->foreign++;
+		while (list && j < list->nr && list->extents[j].last < range->addr)
+			j++;
+		if (list && j < list->nr && overlaps(range, &list->extents[j]))
+			return -EEXIST;
+	}
+	/* As KVM counts: its ioeventfds are limited by file descriptors. */
+	if (plan->ours + plan->foreign - old->ioeventfd_count > NR_IOBUS_DEVS)
+		return -ENOSPC;
+	return 0;
+}
+
+static void bus_fill(struct kvm_io_bus *bus, struct gpamap_bus_device *device,
+		     const struct gpamap_bus_list *list, const struct bus_plan *plan)
+{
+	const struct kvm_io_bus *old = plan->old;
+	u32 nr = 0, i = 0, j = 0;
+
+	bus->ioeventfd_count = old->ioeventfd_count;
+	bus->dev_count = plan->foreign + plan->ours;
+	while (nr < bus->dev_count) {
+		while (i < old->dev_count && old->range[i].dev == &device->dev)
+			i++;
+		if (i < old->dev_count && (!list || j == list->nr ||
+					   old->range[i].addr < list->extents[j].start)) {
+			bus->range[nr++] = old->range[i++];
+			continue;
+		}
+		for (u64 start = list->extents[j].start, last = list->extents[j].last;;
+		     start += MAX_RANGE_LEN) {
+			bool end = last - start < MAX_RANGE_LEN;
+
+			bus->range[nr++] = (struct kvm_io_range){
+				.addr = start,
+				.len = end ? last - start + 1 : MAX_RANGE_LEN,
+				.dev = &device->dev,
+			};
+			if (end)
+				break;
+		}
+		j++;
+	}
+}
+
+static struct gpamap_bus_device *vm_device(struct gpamap_vm *vm, u32 bus)
+{
+	return &vm->bus_devices[bus];
+}
+
+int gpamap_vm_bus_init(struct gpamap_vm *vm, struct gpamap *map)
+{
+	u32 bus;
+
+	vm->bus_devices = kcalloc(GPAMAP_NR_BUSES, sizeof(*vm->bus_devices), GPAMAP_GFP);
+	if (!vm->bus_devices)
+		return -ENOMEM;
+	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++) {
+		kvm_iodevice_init(&vm_device(vm, bus)->dev, &bus_ops);
+		vm_device(vm, bus)->map = map;
+		vm_device(vm, bus)->bus = bus;
+	}
+	return 0;
+}
+
+/* Whether @list is what the bus has. */
+bool gpamap_vm_bus_has(struct gpamap_vm *vm, u32 bus, const struct gpamap_bus_list *list)
+{
+	const struct gpamap_bus_list *placed = vm_device(vm, bus)->placed;
+
+	if (!placed)
+		return !list->nr;
+	return list->nr == placed->nr &&
+	       !memcmp(list->extents, placed->extents,
+		       list->nr * sizeof(*list->extents));
+}
+
+/* Whether it could have: -EEXIST, -ENOSPC or -ENOMEM if not. */
+int gpamap_vm_bus_check(struct gpamap_vm *vm, u32 bus, const struct gpamap_bus_list *list)
+{
+	struct kvm *kvm = gpamap_vm_kvm(vm);
+	struct bus_plan plan;
+	int rc;
+
+	mutex_lock(&kvm->slots_lock);
+	rc = bus_check(kvm, vm_device(vm, bus), list, &plan);
+	mutex_unlock(&kvm->slots_lock);
+	return rc;
+}
+
+/*
+ * Makes *@list all that we have on the bus, and hands out what it was before: both are the
+ * caller's to free, never what the bus has.
+ */
+int gpamap_vm_bus_set(struct gpamap_vm *vm, u32 bus, struct gpamap_bus_list **list)
+{
+	struct gpamap_bus_device *device = vm_device(vm, bus);
+	struct kvm *kvm = gpamap_vm_kvm(vm);
+	struct kvm_io_bus *new;
+	struct bus_plan plan;
+	int rc;
+
+	mutex_lock(&kvm->slots_lock);
+	rc = bus_check(kvm, device, *list, &plan);
+	if (rc)
+		goto out_unlock;
+	new = kmalloc(struct_size(new, range, plan.foreign + plan.ours), GPAMAP_GFP);
+	if (!new) {
+		rc = -ENOMEM;
+		goto out_unlock;
+	}
+	memset(new, 0, sizeof(*new));
+	bus_fill(new, device, *list, &plan);
+	rcu_assign_pointer(kvm->buses[bus_idx[bus]], new);
+	synchronize_srcu_expedited(&kvm->srcu);
+	kfree(plan.old);
+	swap(device->placed, *list);
+out_unlock:
+	mutex_unlock(&kvm->slots_lock);
+	return rc;
+}
+
+/* Whether KVM has the bus still. If not, it has waited for all who were asking us. */
+static bool bus_exists(struct kvm *kvm, u32 bus)
+{
+	bool exists;
+
+	mutex_lock(&kvm->slots_lock);
+	exists = rcu_access_pointer(kvm->buses[bus_idx[bus]]);
+	mutex_unlock(&kvm->slots_lock);
+	return exists;
+}
+
+/*
+ * Takes all that is ours from the buses, whatever it takes: the map goes away. In any
+ * process, and in one without an mm.
+ */
+void gpamap_vm_bus_exit(struct gpamap_vm *vm)
+{
+	struct gpamap_bus_list *none;
+	u32 bus;
+
+	if (!vm->bus_devices)
+		return;
+	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++) {
+		unsigned int flags = memalloc_noreclaim_save();
+
+		none = NULL;
+		while (vm_device(vm, bus)->placed && bus_exists(gpamap_vm_kvm(vm), bus) &&
+		       gpamap_vm_bus_set(vm, bus, &none))
+			msleep(10);
+		memalloc_noreclaim_restore(flags);
+		kvfree(none);
+		kvfree(vm_device(vm, bus)->placed);
+	}
+	kfree(vm->bus_devices);
+}
