@@ -208,6 +208,32 @@ GPAMAP_API int gpamap_plan(struct gpamap *map, const struct gpamap_batch *batch,
  */
 GPAMAP_API const char *gpamap_op_error(const struct gpamap_op *op, int err);
 
+/* ---- doorbells -------------------------------------------------------- */
+
+/**
+ * Makes a doorbell: a write of @len bytes (1, 2, 4, 8, or 0 for any) that the guest makes
+ * at @offset of region @region, wherever that is seen, signals the eventfd @fd and does
+ * not leave to the VMM. @fd may be closed afterwards, but is needed to remove the
+ * doorbell.
+ *
+ * -ENOENT: no such region. -EOPNOTSUPP: it is a container, an alias or ram. -EINVAL:
+ * @len, a write beyond the region, or @fd is no eventfd. -EBADF: @fd is not open.
+ * -EEXIST: there is the same doorbell, or a device of KVM's is where the region is seen.
+ * -ENOSPC: too many doorbells, or KVM's bus is full. -EIO.
+ */
+GPAMAP_API int gpamap_doorbell_add(struct gpamap *map, uint32_t region, uint64_t offset,
+				   uint32_t len, int fd);
+/** As gpamap_doorbell_add(), for a write of @value only; @len must not be 0. */
+GPAMAP_API int gpamap_doorbell_add_match(struct gpamap *map, uint32_t region,
+					 uint64_t offset, uint32_t len, uint64_t value,
+					 int fd);
+/** Takes the doorbell away that was made with the same; -ENOENT if there is none. */
+GPAMAP_API int gpamap_doorbell_remove(struct gpamap *map, uint32_t region,
+				      uint64_t offset, uint32_t len, int fd);
+GPAMAP_API int gpamap_doorbell_remove_match(struct gpamap *map, uint32_t region,
+					    uint64_t offset, uint32_t len, uint64_t value,
+					    int fd);
+
 /* ---- queries ---------------------------------------------------------- */
 
 /** The map as a whole. */

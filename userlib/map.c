@@ -133,3 +133,44 @@ int gpamap_plan(struct gpamap *map, const struct gpamap_batch *batch,
 {
 	return apply(map, batch, GPAMAP_APPLY_DRY_RUN, out, failed);
 }
+
+static int doorbell(struct gpamap *map, uint32_t flags, uint32_t region, uint64_t offset,
+		    uint32_t len, uint64_t value, int fd)
+{
+	struct gpamap_doorbell cmd = {
+		.size = sizeof(cmd),
+		.flags = flags,
+		.region = region,
+		.len = len,
+		.offset = offset,
+		.value = value,
+		.fd = fd,
+	};
+
+	return gpamap_ioctl(map, GPAMAP_DOORBELL, &cmd);
+}
+
+int gpamap_doorbell_add(struct gpamap *map, uint32_t region, uint64_t offset, uint32_t len,
+			int fd)
+{
+	return doorbell(map, 0, region, offset, len, 0, fd);
+}
+
+int gpamap_doorbell_add_match(struct gpamap *map, uint32_t region, uint64_t offset,
+			      uint32_t len, uint64_t value, int fd)
+{
+	return doorbell(map, GPAMAP_DOORBELL_MATCH, region, offset, len, value, fd);
+}
+
+int gpamap_doorbell_remove(struct gpamap *map, uint32_t region, uint64_t offset,
+			   uint32_t len, int fd)
+{
+	return doorbell(map, GPAMAP_DOORBELL_REMOVE, region, offset, len, 0, fd);
+}
+
+int gpamap_doorbell_remove_match(struct gpamap *map, uint32_t region, uint64_t offset,
+				 uint32_t len, uint64_t value, int fd)
+{
+	return doorbell(map, GPAMAP_DOORBELL_REMOVE | GPAMAP_DOORBELL_MATCH, region, offset,
+			len, value, fd);
+}
