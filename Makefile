@@ -86,6 +86,7 @@ help:
 	@echo 'make fuzz SECONDS=60  compare the core with a model, on inputs that a fuzzer makes'
 	@echo 'make bench-core       count what the core costs, on maps of all sizes'
 	@echo 'make bench-churn      count memslot operations while a PC boots'
+	@echo 'make bench-dispatch   count what an access to an I/O region costs'
 	@echo 'make demo             install what is needed, boot a guest under gvmm'
 	@echo 'make install          DESTDIR, prefix ($(prefix)); the module too if it was built'
 	@echo 'make clean            remove build/'
@@ -212,6 +213,12 @@ $(B)/selftests/stress: selftests/stress.c $(B)/selftests/stress-real.bin \
 	$(Q)$(CC) $(USER) -I$(TOP)/selftests/lib -Wa,-I$(B)/selftests $(CFLAGS) \
 		-static $(LDFLAGS) $< $(TEST_LIB_OBJ) $(B)/libgpamap.a -o $@ -lpthread
 
+$(B)/selftests/dispatch_bench: selftests/dispatch_bench.c $(TEST_LIB_OBJ) $(B)/libgpamap.a
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(USER) -I$(TOP)/selftests/lib $(CFLAGS) -static $(LDFLAGS) $< \
+		$(TEST_LIB_OBJ) $(B)/libgpamap.a -o $@
+
 $(B)/san/%.o: %.c
 	$(call say,CC,$< (sanitized))
 	$(Q)mkdir -p $(@D)
@@ -298,6 +305,10 @@ bench-churn:
 	$(Q)selftests/deps demo
 	$(Q)$(MAKE) --no-print-directory module $(B)/selftests/churn
 	$(Q)selftests/bench-churn
+bench-dispatch:
+	$(Q)selftests/deps demo
+	$(Q)$(MAKE) --no-print-directory module $(B)/selftests/dispatch_bench
+	$(Q)selftests/bench-dispatch
 
 demo:
 	$(Q)selftests/deps demo
@@ -335,7 +346,7 @@ clean:
 
 FORCE:
 .PHONY: all help no-module module userlib tools samples tests check check-host \
-	check-matrix check-debug stress fuzz bench-core bench-churn demo \
+	check-matrix check-debug stress fuzz bench-core bench-churn bench-dispatch demo \
 	install install-user install-module clean FORCE
 .DELETE_ON_ERROR:
 

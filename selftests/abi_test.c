@@ -124,6 +124,7 @@ union cmd_buf {
 	struct gpamap_apply apply;
 	struct gpamap_query query;
 	struct gpamap_lookup lookup;
+	struct gpamap_doorbell doorbell;
 	unsigned char bytes[8192];
 };
 
@@ -143,6 +144,9 @@ static const struct cmd {
 	{ "QUERY", GPAMAP_QUERY, sizeof(struct gpamap_query), 40, -1, 0 },
 	{ "LOOKUP", GPAMAP_LOOKUP, sizeof(struct gpamap_lookup), 72,
 	  offsetof(struct gpamap_lookup, __reserved), 0 },
+	{ "DOORBELL", GPAMAP_DOORBELL, sizeof(struct gpamap_doorbell), 40,
+	  offsetof(struct gpamap_doorbell, __reserved),
+	  GPAMAP_DOORBELL_MATCH | GPAMAP_DOORBELL_REMOVE },
 };
 
 /*
@@ -153,7 +157,10 @@ static int cmd_prepare(const struct cmd *cmd, union cmd_buf *buf, int fd, int vm
 {
 	static struct gpamap_info info;
 	static struct gpamap_op op;
+	static int bell = -1;
 
+	if (bell < 0)
+		bell = eventfd(0, EFD_CLOEXEC);
 	memset(buf, 0, sizeof(*buf));
 	buf->size = cmd->size;
 	_test_cmd_detach(fd);
@@ -179,20 +186,35 @@ static int cmd_prepare(const struct cmd *cmd, union cmd_buf *buf, int fd, int vm
 	case GPAMAP_LOOKUP:
 		buf->lookup.space = SPACE;
 		break;
+	case GPAMAP_DOORBELL:
+		buf->doorbell.region = IO;
+		buf->doorbell.fd = bell;
+		break;
 	}
 	return 0;
+}
+
+static int remove_doorbell(int fd, const union cmd_buf *buf)
+{
+	struct gpamap_doorbell cmd = buf->doorbell;
+
+	cmd.size = sizeof(cmd);
+	cmd.flags |= GPAMAP_DOORBELL_REMOVE;
+	return map_ioctl(fd, GPAMAP_DOORBELL, &cmd);
 }
 
 #define for_each_cmd(_cmd)							\
 	for ((_cmd) = cmds; (_cmd) < cmds + ARRAY_SIZE(cmds); (_cmd)++)
 
-/* Expects that the prepared command works; undoes an APPLY. */
+/* Expects that the prepared command works; undoes an APPLY and a DOORBELL. */
 #define EXPECT_CMD_WORKS(_cmd, _buf)						\
 	do {									\
 		EXPECT_EQ(0, map_ioctl(self->fd, (_cmd)->nr, _buf))		\
 			TH_LOG("%s, size %u", (_cmd)->name, (_buf)->size);	\
 		if ((_cmd)->nr == GPAMAP_APPLY)					\
 			test_cmd_apply(self->fd, op_destroy(FREE_ID));		\
+		if ((_cmd)->nr == GPAMAP_DOORBELL)				\
+			EXPECT_EQ(0, remove_doorbell(self->fd, _buf));		\
 	} while (0)
 
 #define EXPECT_CMD_FAILS(_errno, _cmd, _buf)					\
@@ -352,7 +374,7 @@ TEST_F(abi, cmd_unknown_number)
 	cmd = &cmds[0];
 	ASSERT_EQ(0, cmd_prepare(cmd, &buf, self->fd, self->guest.vm));
 	for (nr = 0; nr < 256; nr++) {
-		if (nr >= GPAMAP_CMD_ATTACH && nr <= GPAMAP_CMD_LOOKUP)
+		if (nr >= GPAMAP_CMD_ATTACH && nr <= GPAMAP_CMD_DOORBELL)
 			continue;
 		EXPECT_EQ(-ENOTTY, map_ioctl(self->fd, _IO(GPAMAP_TYPE, nr), &buf))
 			TH_LOG("number 0x%x", nr);
@@ -1384,7 +1406,7 @@ TEST_F(empty, query_info)
 	EXPECT_EQ(1u, count);
 	EXPECT_EQ((u64)GPAMAP_FEATURE_SLOTS | GPAMAP_FEATURE_LOOKUP | GPAMAP_FEATURE_POLL |
 		  GPAMAP_FEATURE_HOLD | GPAMAP_FEATURE_DRY_RUN | GPAMAP_FEATURE_STATS |
-		  GPAMAP_FEATURE_CUT_AHEAD, info.features);
+		  GPAMAP_FEATURE_CUT_AHEAD | GPAMAP_FEATURE_DOORBELL, info.features);
 	EXPECT_EQ(0u, info.generation);
 	EXPECT_EQ(0u, info.state);
 	EXPECT_EQ((u32)GPAMAP_NAME_LEN, info.name_len);
