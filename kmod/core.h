@@ -64,7 +64,7 @@ struct gpamap_region {
 	struct list_head aliases;	/* those that point here, by ->alias_link */
 	struct list_head alias_link;
 	struct gpamap_root *root;	/* if spaces look at it */
-	struct gpamap_io *io;		/* dispatch.c's, under RCU; not the core's business */
+	struct gpamap_io __rcu *io;	/* dispatch.c's, under RCU; not the core's business */
 	bool dead;			/* destroyed by the open transaction */
 
 	/* Scratch of tree_walk(): valid while the epochs are equal. */

@@ -8,8 +8,8 @@
  * with a comparison that takes overlapping ranges for equal, so ranges must be disjoint: of
  * ours those that touch are one, and where a device of someone else's is, none of ours
  * can be (EEXIST). KVM itself looks for that only among its ioeventfds; a device that
- * comes later inside a range of ours may be found before us, after us, or not. It is
- * reported by the next commit that changes the bus.
+ * comes later inside a range of ours may be found before us, after us, or not. The next
+ * commit that changes what is answered is refused (EEXIST).
  *
  * A range's length is an int: longer stretches are several ranges. An access that crosses
  * the end of a range finds nothing and leaves to the VMM.
@@ -79,47 +79,69 @@ static bool overlaps(const struct kvm_io_range *range, const struct gpamap_exten
 	       range->addr + max(range->len, 1) - 1 >= extent->start;
 }
 
-/* What a bus would be like with @list as all that we have there. */
+/* What a bus would be like with other stretches of ours. */
 struct bus_plan {
 	const struct kvm_io_bus *old;
 	u32 foreign;
 	u32 ours;
 };
 
-static int bus_check(struct kvm *kvm, const struct gpamap_bus_device *device,
-		     const struct gpamap_bus_list *list, struct bus_plan *plan)
+/* KVM gives a bus up when it has no memory to change it: then there is none. */
+static void bus_count(struct kvm *kvm, const struct gpamap_bus_device *device,
+		      const struct gpamap_bus_list *list, struct bus_plan *plan)
 {
-	const struct kvm_io_bus *old;
+	u32 i;
+
+	*plan = (struct bus_plan){
+		.old = rcu_dereference_protected(kvm->buses[bus_idx[device->bus]],
+						 lockdep_is_held(&kvm->slots_lock)),
+	};
+	for (i = 0; list && i < list->nr; i++)
+		plan->ours += nr_pieces(&list->extents[i]);
+	for (i = 0; plan->old && i < plan->old->dev_count; i++)
+		plan->foreign += plan->old->range[i].dev != &device->dev;
+}
+
+/* KVM puts in no order what it takes for equal, so all are compared. */
+static bool bus_collides(const struct bus_plan *plan, const struct gpamap_bus_device *device,
+			 const struct gpamap_bus_list *list)
+{
 	u32 i, j = 0;
 
-	old = rcu_dereference_protected(kvm->buses[bus_idx[device->bus]],
-					lockdep_is_held(&kvm->slots_lock));
-	*plan = (struct bus_plan){ .old = old };
-	/* KVM gives a bus up when it has no memory to change it. */
-	if (!old)
-		return -ENOMEM;
-	for (i = 0; list && i < list->nr; i++) {
-		u64 len = list->extents[i].last - list->extents[i].start;
-
-		if (len / MAX_RANGE_LEN >= GPAMAP_MAX_BUS_RANGES)
-			return -ENOSPC;
-		plan->ours += nr_pieces(&list->extents[i]);
-		if (plan->ours > GPAMAP_MAX_BUS_RANGES)
-			return -ENOSPC;
-	}
-	for (i = 0; i < old->dev_count; i++) {
-		const struct kvm_io_range *range = &old->range[i];
+	for (i = 0; list->nr && i < plan->old->dev_count; i++) {
+		const struct kvm_io_range *range = &plan->old->range[i];
 
 		if (range->dev == &device->dev)
 			continue;
-		plan->foreign++;
-		while (list && j < list->nr && list->extents[j].last < range->addr)
+		if (j && list->extents[j - 1].last >= range->addr)
+			j = 0;
+		while (j < list->nr && list->extents[j].last < range->addr)
 			j++;
-		if (list && j < list->nr && overlaps(range, &list->extents[j]))
-			return -EEXIST;
+		if (j < list->nr && overlaps(range, &list->extents[j]))
+			return true;
 	}
+	return false;
+}
+
+static int bus_check(struct kvm *kvm, const struct gpamap_bus_device *device,
+		     const struct gpamap_bus_list *list)
+{
+	struct bus_plan plan;
+	u64 pieces = 0;
+	u32 i;
+
+	for (i = 0; i < list->nr; i++) {
+		pieces += (list->extents[i].last - list->extents[i].start) / MAX_RANGE_LEN + 1;
+		if (pieces > GPAMAP_MAX_BUS_RANGES)
+			return -ENOSPC;
+	}
+	bus_count(kvm, device, list, &plan);
+	if (!plan.old)
+		return list->nr ? -ENOMEM : 0;
+	if (bus_collides(&plan, device, list))
+		return -EEXIST;
 	/* As KVM counts: its ioeventfds are limited by file descriptors. */
-	if (plan->ours + plan->foreign - old->ioeventfd_count > NR_IOBUS_DEVS)
+	if (plan.ours + plan.foreign - plan.old->ioeventfd_count > NR_IOBUS_DEVS)
 		return -ENOSPC;
 	return 0;
 }
@@ -176,34 +198,34 @@ int gpamap_vm_bus_init(struct gpamap_vm *vm, struct gpamap *map)
 	return 0;
 }
 
-/* Whether @list is what the bus has. */
-bool gpamap_vm_bus_has(struct gpamap_vm *vm, u32 bus, const struct gpamap_bus_list *list)
+/* The stretches that the bus has; NULL for none. */
+const struct gpamap_bus_list *gpamap_vm_bus_placed(const struct gpamap_vm *vm, u32 bus)
 {
-	const struct gpamap_bus_list *placed = vm_device(vm, bus)->placed;
-
-	if (!placed)
-		return !list->nr;
-	return list->nr == placed->nr &&
-	       !memcmp(list->extents, placed->extents,
-		       list->nr * sizeof(*list->extents));
+	return vm->bus_devices[bus].placed;
 }
 
-/* Whether it could have: -EEXIST, -ENOSPC or -ENOMEM if not. */
+/* Waits until no vCPU is in an access that began before. */
+void gpamap_vm_bus_wait(struct gpamap_vm *vm)
+{
+	synchronize_srcu_expedited(&gpamap_vm_kvm(vm)->srcu);
+}
+
+/* Whether it could have these: -EEXIST, -ENOSPC or -ENOMEM if not. */
 int gpamap_vm_bus_check(struct gpamap_vm *vm, u32 bus, const struct gpamap_bus_list *list)
 {
 	struct kvm *kvm = gpamap_vm_kvm(vm);
-	struct bus_plan plan;
 	int rc;
 
 	mutex_lock(&kvm->slots_lock);
-	rc = bus_check(kvm, vm_device(vm, bus), list, &plan);
+	rc = bus_check(kvm, vm_device(vm, bus), list);
 	mutex_unlock(&kvm->slots_lock);
 	return rc;
 }
 
 /*
- * Makes *@list all that we have on the bus, and hands out what it was before: both are the
- * caller's to free, never what the bus has.
+ * Makes *@list all that we have on the bus, wherever other devices are, and hands out what
+ * it was before: both are the caller's to free, never what the bus has. -ENOMEM is the only
+ * error. Afterwards no vCPU is in an access that began before.
  */
 int gpamap_vm_bus_set(struct gpamap_vm *vm, u32 bus, struct gpamap_bus_list **list)
 {
@@ -211,23 +233,22 @@ int gpamap_vm_bus_set(struct gpamap_vm *vm, u32 bus, struct gpamap_bus_list **li
 	struct kvm *kvm = gpamap_vm_kvm(vm);
 	struct kvm_io_bus *new;
 	struct bus_plan plan;
-	int rc;
+	int rc = -ENOMEM;
 
 	mutex_lock(&kvm->slots_lock);
-	rc = bus_check(kvm, device, *list, &plan);
-	if (rc)
+	bus_count(kvm, device, *list, &plan);
+	if (!plan.old)
 		goto out_unlock;
 	new = kmalloc(struct_size(new, range, plan.foreign + plan.ours), GPAMAP_GFP);
-	if (!new) {
-		rc = -ENOMEM;
+	if (!new)
 		goto out_unlock;
-	}
 	memset(new, 0, sizeof(*new));
 	bus_fill(new, device, *list, &plan);
 	rcu_assign_pointer(kvm->buses[bus_idx[bus]], new);
 	synchronize_srcu_expedited(&kvm->srcu);
 	kfree(plan.old);
 	swap(device->placed, *list);
+	rc = 0;
 out_unlock:
 	mutex_unlock(&kvm->slots_lock);
 	return rc;
@@ -256,13 +277,21 @@ void gpamap_vm_bus_exit(struct gpamap_vm *vm)
 	if (!vm->bus_devices)
 		return;
 	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++) {
-		unsigned int flags = memalloc_noreclaim_save();
-
 		none = NULL;
-		while (vm_device(vm, bus)->placed && bus_exists(gpamap_vm_kvm(vm), bus) &&
-		       gpamap_vm_bus_set(vm, bus, &none))
+		while (vm_device(vm, bus)->placed && bus_exists(gpamap_vm_kvm(vm), bus)) {
+			unsigned int flags;
+			int rc;
+
+			rc = gpamap_vm_bus_set(vm, bus, &none);
+			if (!rc)
+				break;
+			flags = memalloc_noreclaim_save();
+			rc = gpamap_vm_bus_set(vm, bus, &none);
+			memalloc_noreclaim_restore(flags);
+			if (!rc)
+				break;
 			msleep(10);
-		memalloc_noreclaim_restore(flags);
+		}
 		kvfree(none);
 		kvfree(vm_device(vm, bus)->placed);
 	}

@@ -38,6 +38,7 @@ union ioctl_arg {
 	struct gpamap_query query;
 	struct gpamap_lookup lookup;
 	struct gpamap_doorbell doorbell;
+	struct gpamap_registers registers;
 };
 
 #define IOCTL_OP(_cmd, _struct, _last, _lock, _respond, _execute)		\
@@ -65,6 +66,8 @@ static const struct ioctl_op ioctl_ops[] = {
 		 gpamap_lookup),
 	IOCTL_OP(GPAMAP_DOORBELL, gpamap_doorbell, __reserved, LOCK_MAP, false,
 		 gpamap_doorbell),
+	IOCTL_OP(GPAMAP_REGISTERS, gpamap_registers, registers, LOCK_NONE, false,
+		 gpamap_registers),
 };
 
 static int execute(const struct ioctl_op *op, struct gpamap *map, union ioctl_arg *arg)
@@ -130,6 +133,11 @@ static __poll_t gpamap_fop_poll(struct file *file, struct poll_table_struct *tab
 		       EPOLLIN | EPOLLRDNORM : 0;
 }
 
+static int gpamap_fop_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	return gpamap_registers_mmap(file->private_data, vma);
+}
+
 static int gpamap_fop_open(struct inode *inode, struct file *file)
 {
 	struct gpamap *map;
@@ -173,6 +181,7 @@ static const struct file_operations gpamap_fops = {
 	.release = gpamap_fop_release,
 	.unlocked_ioctl = gpamap_fop_ioctl,
 	.poll = gpamap_fop_poll,
+	.mmap = gpamap_fop_mmap,
 	.compat_ioctl = compat_ptr_ioctl,
 };
 

@@ -38,7 +38,7 @@ struct commit {
 	struct gpamap *map;
 	struct gpamap_txn txn;
 	struct gpamap_plan plan;
-	struct gpamap_bus_list *lists[GPAMAP_NR_BUSES];	/* NULL: as it is */
+	struct gpamap_bus_change bus;
 	struct gpamap_snapshot *snapshot;
 	struct gpamap_slot refused;	/* by KVM, if npages is not 0 */
 	struct gpamap_apply *cmd;	/* whose plan is told, or only told */
@@ -141,96 +141,51 @@ static void tell_plan(struct gpamap_apply *cmd, const struct gpamap_plan *plan)
 
 /* ---- the buses -------------------------------------------------------- */
 
-/* Whether the view behind a root changes where something is tied to what is seen. */
-static bool tied_changes(const struct gpamap_root *old, const struct gpamap_root *new)
+/* The views that decide, after the commit, what is answered on the buses. */
+static void bus_views(struct gpamap *map, const struct gpamap_flatview **views)
 {
-	return old != new || (new && gpamap_changes_tied(&new->changes));
+	views[GPAMAP_VIEW_MEMORY] = root_view(memory_root(map, 0));
+	views[GPAMAP_VIEW_SMM] = root_view(memory_root(map, 1));
+	views[GPAMAP_VIEW_PORTS] = root_view(ports_root(map));
 }
 
-static bool bus_changes(struct gpamap *map)
+static bool tied_changes(const struct gpamap_root *old, const struct gpamap_root *new)
+{
+	return old != new || (new && gpamap_bus_changes_tied(&new->changes));
+}
+
+static bool any_tied_changes(struct gpamap *map)
 {
 	u32 as_id;
 
-	if (map->bus_stale)
-		return true;
 	for (as_id = 0; as_id < GPAMAP_NR_AS; as_id++)
 		if (tied_changes(map->memory[as_id], memory_root(map, as_id)))
 			return true;
 	return tied_changes(map->ports, ports_root(map));
 }
 
-static void free_lists(struct gpamap_bus_list **lists)
+static int plan_buses(struct gpamap *map, bool tied, struct gpamap_bus_change *change)
 {
-	u32 bus;
+	const struct gpamap_flatview *views[GPAMAP_NR_BUS_VIEWS];
 
-	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++) {
-		kvfree(lists[bus]);
-		lists[bus] = NULL;
-	}
+	bus_views(map, views);
+	return gpamap_bus_plan(map, views, tied, change);
 }
 
-/* What the buses are to have, where that is not what they have. */
-static int make_lists(struct gpamap *map, struct gpamap_bus_list **lists)
+/* What is tied to regions has changed, but no view. The errors of gpamap_bus_plan(). */
+int gpamap_map_update_bus(struct gpamap *map)
 {
-	const struct gpamap_flatview *views[GPAMAP_NR_BUS_VIEWS] = {
-		[GPAMAP_VIEW_MEMORY] = root_view(memory_root(map, 0)),
-		[GPAMAP_VIEW_SMM] = root_view(memory_root(map, 1)),
-		[GPAMAP_VIEW_PORTS] = root_view(ports_root(map)),
-	};
-	u32 bus;
-	int rc;
-
-	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++) {
-		rc = gpamap_bus_list(views, bus, &lists[bus]);
-		if (!rc && gpamap_vm_bus_has(map->vm, bus, lists[bus])) {
-			kvfree(lists[bus]);
-			lists[bus] = NULL;
-		} else if (!rc) {
-			rc = gpamap_vm_bus_check(map->vm, bus, lists[bus]);
-		}
-		if (rc) {
-			free_lists(lists);
-			return rc;
-		}
-	}
-	return 0;
-}
-
-/* After that the lists are what the buses had. */
-static int set_lists(struct gpamap *map, struct gpamap_bus_list **lists)
-{
-	u32 bus;
-	int rc = 0;
-
-	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++) {
-		if (!lists[bus])
-			continue;
-		rc = gpamap_vm_bus_set(map->vm, bus, &lists[bus]);
-		if (rc)
-			break;
-	}
-	if (!rc) {
-		map->bus_stale = false;
-		return 0;
-	}
-	while (bus--)
-		if (lists[bus] && gpamap_vm_bus_set(map->vm, bus, &lists[bus]))
-			map->bus_stale = true;
-	return rc;
-}
-
-/* What is tied to regions has changed, but no view. */
-int gpamap_bus_update(struct gpamap *map)
-{
-	struct gpamap_bus_list *lists[GPAMAP_NR_BUSES] = { NULL };
+	struct gpamap_bus_change change = { 0 };
 	int rc;
 
 	if (!map->vm)
 		return 0;
-	rc = make_lists(map, lists);
+	rc = plan_buses(map, true, &change);
 	if (!rc)
-		rc = set_lists(map, lists);
-	free_lists(lists);
+		rc = gpamap_bus_widen(map, &change);
+	if (!rc)
+		gpamap_bus_narrow(map, &change, true);
+	gpamap_bus_free(&change);
 	return rc;
 }
 
@@ -298,9 +253,7 @@ static struct gpamap_snapshot *snapshot_alloc(struct gpamap *map)
 	if (!snapshot)
 		return NULL;
 	snapshot->generation = map->generation + 1;
-	snapshot->bus[GPAMAP_VIEW_MEMORY] = root_view(memory_root(map, 0));
-	snapshot->bus[GPAMAP_VIEW_SMM] = root_view(memory_root(map, 1));
-	snapshot->bus[GPAMAP_VIEW_PORTS] = root_view(ports_root(map));
+	bus_views(map, snapshot->bus);
 	xa_for_each(&map->tree.spaces, id, space) {
 		if (space->dead)
 			continue;
@@ -328,7 +281,7 @@ static void show(struct gpamap *map, struct gpamap_snapshot *snapshot)
 static void drop_plan(struct commit *c)
 {
 	gpamap_plan_abort(&c->plan, &c->map->slots, c->map->vm);
-	free_lists(c->lists);
+	gpamap_bus_free(&c->bus);
 }
 
 static void count_plan(struct gpamap_stats *stats, const struct gpamap_plan *plan)
@@ -358,13 +311,6 @@ static void count_hold(struct gpamap_stats *stats, u64 since, int rc)
 	stats->longest_hold_ns = max(stats->longest_hold_ns, ns);
 }
 
-static int last_step(void *arg)
-{
-	struct commit *c = arg;
-
-	return set_lists(c->map, c->lists);
-}
-
 /*
  * Brings KVM to what the plan says, and readers to the snapshot if there is one, which is
  * the readers' then; the plan is gone afterwards. vCPUs that are held are so in the
@@ -377,16 +323,21 @@ static int run_plan(struct commit *c)
 	u64 since = ktime_get_ns();
 	int rc, broken = 0;
 
+	rc = gpamap_bus_widen(map, &c->bus);
+	if (rc) {
+		drop_plan(c);
+		return rc;
+	}
 	if (hold) {
 		rc = gpamap_vm_hold(map->vm);
 		if (rc) {
 			count_hold(&map->stats, since, rc);
+			gpamap_bus_restore(map, &c->bus);
 			drop_plan(c);
 			return rc;
 		}
 	}
-	rc = gpamap_plan_apply(&c->plan, &map->slots, map->vm, last_step, c, &c->refused,
-			       &broken);
+	rc = gpamap_plan_apply(&c->plan, &map->slots, map->vm, &c->refused, &broken);
 	if (rc)
 		map->stats.rollbacks++;
 	else
@@ -401,7 +352,11 @@ static int run_plan(struct commit *c)
 		gpamap_vm_release(map->vm);
 		count_hold(&map->stats, since, 0);
 	}
-	free_lists(c->lists);
+	if (rc)
+		gpamap_bus_restore(map, &c->bus);
+	else
+		gpamap_bus_narrow(map, &c->bus, hold);
+	gpamap_bus_free(&c->bus);
 	if (broken) {
 		map->broken = true;
 		trace_gpamap_broken(map, broken);
@@ -439,8 +394,8 @@ int gpamap_attach(struct gpamap *map, void *arg)
 	if (rc)
 		return rc;
 	rc = make_plan(map, &c.plan);
-	if (!rc && bus_changes(map))
-		rc = make_lists(map, c.lists);
+	if (!rc)
+		rc = plan_buses(map, any_tied_changes(map), &c.bus);
 	if (rc)
 		drop_plan(&c);
 	else
@@ -513,8 +468,8 @@ static int prepare(struct commit *c)
 		rc = verify_views(c->map);
 	if (!rc && c->map->vm)
 		rc = make_plan(c->map, &c->plan);
-	if (!rc && c->map->vm && bus_changes(c->map))
-		rc = make_lists(c->map, c->lists);
+	if (!rc && c->map->vm)
+		rc = plan_buses(c->map, any_tied_changes(c->map), &c->bus);
 	return rc;
 }
 
@@ -557,8 +512,8 @@ static int run_without_moves(struct commit *c)
 
 	memset(&c->refused, 0, sizeof(c->refused));
 	rc = make_plan(map, &c->plan);
-	if (!rc && bus_changes(map))
-		rc = make_lists(map, c->lists);
+	if (!rc)
+		rc = plan_buses(map, any_tied_changes(map), &c->bus);
 	if (rc) {
 		drop_plan(c);
 		return rc;

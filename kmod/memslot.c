@@ -594,8 +594,7 @@ static int roll_back(const struct gpamap_plan *plan, struct gpamap_vm *vm,
 }
 
 static int plan_run(struct gpamap_plan *plan, struct gpamap_vm *vm,
-		    int (*then)(void *arg), void *arg, struct gpamap_slot *refused,
-		    struct progress *done)
+		    struct gpamap_slot *refused, struct progress *done)
 {
 	struct gpamap_slot *slot;
 	int rc;
@@ -624,7 +623,7 @@ static int plan_run(struct gpamap_plan *plan, struct gpamap_vm *vm,
 		if (rc)
 			goto err_refused;
 	}
-	return then ? then(arg) : 0;
+	return 0;
 
 err_refused:
 	/* EFAULT and EINTR are about the caller, not about the slot. */
@@ -666,9 +665,6 @@ static void plan_cut(struct gpamap_plan *plan, struct gpamap_slots *slots,
  * @plan: A plan with ids
  * @slots: What KVM has
  * @vm: The VM
- * @then: What is to be done when the slots are right, and can fail like one of them; NULL
- *	for nothing
- * @arg: For @then
  * @refused: Receives, on an error, the new slot that KVM refused, if it was one
  * @broken: Set when, after an error, KVM could not be brought back, to the error of that.
  *	What is left of the plan is then what KVM has; to be committed
@@ -677,13 +673,12 @@ static void plan_cut(struct gpamap_plan *plan, struct gpamap_slots *slots,
  * -EINTR when the caller is being killed and it takes deletes only to go back.
  */
 int gpamap_plan_apply(struct gpamap_plan *plan, struct gpamap_slots *slots,
-		      struct gpamap_vm *vm, int (*then)(void *arg), void *arg,
-		      struct gpamap_slot *refused, int *broken)
+		      struct gpamap_vm *vm, struct gpamap_slot *refused, int *broken)
 {
 	struct progress done = { 0 };
 	int rc;
 
-	rc = plan_run(plan, vm, then, arg, refused, &done);
+	rc = plan_run(plan, vm, refused, &done);
 	if (rc) {
 		*broken = roll_back(plan, vm, &done);
 		if (*broken)

@@ -134,18 +134,54 @@ int gpamap_detach(struct gpamap *map, void *arg);
 int gpamap_apply(struct gpamap *map, void *arg);
 
 int gpamap_map_check_usable(const struct gpamap *map);
-int __must_check gpamap_bus_update(struct gpamap *map);
+int __must_check gpamap_map_update_bus(struct gpamap *map);
 
 /* dispatch.c */
-int gpamap_doorbell(struct gpamap *map, void *arg);
+/* What is tied to a region. Members are under RCU, and written under the lock of the map. */
+struct gpamap_io {
+	struct gpamap_bells __rcu *bells;			/* doorbell.c's */
+	struct gpamap_registers_page __rcu *registers;		/* registers.c's */
+	struct rcu_head rcu;
+};
+
+struct gpamap_io *gpamap_region_io(struct gpamap *map, const struct gpamap_region *region);
+int __must_check gpamap_io_tie(struct gpamap *map, struct gpamap_region *region);
+void gpamap_io_untie(struct gpamap *map, struct gpamap_region *region);
 void gpamap_io_free(struct gpamap_region *region);
-bool gpamap_changes_tied(const struct gpamap_changes *changes);
-int __must_check gpamap_bus_list(const struct gpamap_flatview **views, enum gpamap_bus bus,
-				 struct gpamap_bus_list **out);
-bool gpamap_dispatch_read(struct gpamap *map, enum gpamap_bus_view view, u64 addr, u32 len,
+bool gpamap_dispatch_read(struct gpamap *map, enum gpamap_bus_view bus, u64 addr, u32 len,
 			  void *val);
-bool gpamap_dispatch_write(struct gpamap *map, enum gpamap_bus_view view, u64 addr,
+bool gpamap_dispatch_write(struct gpamap *map, enum gpamap_bus_view bus, u64 addr,
 			   u32 len, const void *val);
+
+/* bus.c */
+/* From the stretches that the buses have to those that they are to have. */
+struct gpamap_bus_change {
+	struct gpamap_bus_list *next[GPAMAP_NR_BUSES];	/* NULL: as it is */
+	struct gpamap_bus_list *old[GPAMAP_NR_BUSES];	/* once widened; NULL for nothing */
+	bool widened[GPAMAP_NR_BUSES];
+	bool tied;			/* the views answer otherwise than before */
+};
+
+bool gpamap_bus_changes_tied(const struct gpamap_changes *changes);
+int __must_check gpamap_bus_plan(struct gpamap *map,
+				 const struct gpamap_flatview *const *views, bool tied,
+				 struct gpamap_bus_change *change);
+int __must_check gpamap_bus_widen(struct gpamap *map, struct gpamap_bus_change *change);
+void gpamap_bus_restore(struct gpamap *map, struct gpamap_bus_change *change);
+void gpamap_bus_narrow(struct gpamap *map, struct gpamap_bus_change *change, bool held);
+void gpamap_bus_free(struct gpamap_bus_change *change);
+
+/* doorbell.c */
+int gpamap_doorbell(struct gpamap *map, void *arg);
+bool gpamap_doorbell_ring(const struct gpamap_io *io, u64 offset, u32 len, u64 value);
+void gpamap_doorbells_free(struct gpamap_io *io);
+
+/* registers.c */
+int gpamap_registers(struct gpamap *map, void *arg);
+int gpamap_registers_mmap(struct gpamap *map, struct vm_area_struct *vma);
+bool gpamap_registers_read(const struct gpamap_io *io, u64 offset, u32 len, void *val);
+bool gpamap_registers_write(const struct gpamap_io *io, u64 offset, u32 len, u64 value);
+void gpamap_registers_free(struct gpamap_io *io);
 
 /* query.c */
 int gpamap_query(struct gpamap *map, void *arg);
@@ -176,8 +212,8 @@ int __must_check gpamap_plan_finish(struct gpamap_plan *plan, struct gpamap_vm *
 				    u32 *short_of);
 bool gpamap_plan_holds(const struct gpamap_plan *plan);
 int __must_check gpamap_plan_apply(struct gpamap_plan *plan, struct gpamap_slots *slots,
-				   struct gpamap_vm *vm, int (*then)(void *arg),
-				   void *arg, struct gpamap_slot *refused, int *broken);
+				   struct gpamap_vm *vm, struct gpamap_slot *refused,
+				   int *broken);
 void gpamap_plan_commit(struct gpamap_plan *plan, struct gpamap_slots *slots);
 void gpamap_plan_abort(struct gpamap_plan *plan, struct gpamap_slots *slots,
 		       struct gpamap_vm *vm);
@@ -230,7 +266,8 @@ void gpamap_vm_exit(void);
 /* kvm_bus.c */
 int __must_check gpamap_vm_bus_init(struct gpamap_vm *vm, struct gpamap *map);
 void gpamap_vm_bus_exit(struct gpamap_vm *vm);
-bool gpamap_vm_bus_has(struct gpamap_vm *vm, u32 bus, const struct gpamap_bus_list *list);
+const struct gpamap_bus_list *gpamap_vm_bus_placed(const struct gpamap_vm *vm, u32 bus);
+void gpamap_vm_bus_wait(struct gpamap_vm *vm);
 int __must_check gpamap_vm_bus_check(struct gpamap_vm *vm, u32 bus,
 				     const struct gpamap_bus_list *list);
 int __must_check gpamap_vm_bus_set(struct gpamap_vm *vm, u32 bus,

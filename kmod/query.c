@@ -25,7 +25,8 @@ static int fill_info(struct gpamap *map, struct gpamap_query *cmd, void *out)
 		.features = GPAMAP_FEATURE_SLOTS | GPAMAP_FEATURE_LOOKUP |
 			    GPAMAP_FEATURE_POLL | GPAMAP_FEATURE_HOLD |
 			    GPAMAP_FEATURE_DRY_RUN | GPAMAP_FEATURE_STATS |
-			    GPAMAP_FEATURE_CUT_AHEAD | GPAMAP_FEATURE_DOORBELL,
+			    GPAMAP_FEATURE_CUT_AHEAD | GPAMAP_FEATURE_DOORBELL |
+			    GPAMAP_FEATURE_REGISTERS,
 		.generation = map->generation,
 		.state = (map->vm ? GPAMAP_STATE_ATTACHED : 0) |
 			 (map->broken ? GPAMAP_STATE_BROKEN : 0),

@@ -498,7 +498,7 @@ static int op_destroy(struct gpamap_txn *txn, const struct gpamap_op *op,
 		return -ENOENT;
 	if (region->container || region_below(region, NULL) != region->target ||
 	    !list_empty(&region->aliases) || (region->root && region->root->nr_spaces) ||
-	    region->io)
+	    rcu_access_pointer(region->io))
 		return -EBUSY;
 
 	undo->region = region;

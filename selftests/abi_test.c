@@ -125,6 +125,7 @@ union cmd_buf {
 	struct gpamap_query query;
 	struct gpamap_lookup lookup;
 	struct gpamap_doorbell doorbell;
+	struct gpamap_registers registers;
 	unsigned char bytes[8192];
 };
 
@@ -147,6 +148,8 @@ static const struct cmd {
 	{ "DOORBELL", GPAMAP_DOORBELL, sizeof(struct gpamap_doorbell), 40,
 	  offsetof(struct gpamap_doorbell, __reserved),
 	  GPAMAP_DOORBELL_MATCH | GPAMAP_DOORBELL_REMOVE },
+	{ "REGISTERS", GPAMAP_REGISTERS, sizeof(struct gpamap_registers), 32,
+	  offsetof(struct gpamap_registers, __reserved), GPAMAP_REGISTERS_REMOVE },
 };
 
 /*
@@ -156,6 +159,7 @@ static const struct cmd {
 static int cmd_prepare(const struct cmd *cmd, union cmd_buf *buf, int fd, int vm)
 {
 	static struct gpamap_info info;
+	static const struct gpamap_register reg = { 0, 1, GPAMAP_REGISTER_READONLY, 0 };
 	static struct gpamap_op op;
 	static int bell = -1;
 
@@ -190,6 +194,12 @@ static int cmd_prepare(const struct cmd *cmd, union cmd_buf *buf, int fd, int vm
 		buf->doorbell.region = IO;
 		buf->doorbell.fd = bell;
 		break;
+	case GPAMAP_REGISTERS:
+		buf->registers.region = IO;
+		buf->registers.nr = 1;
+		buf->registers.register_size = sizeof(reg);
+		buf->registers.registers = (uintptr_t)&reg;
+		break;
 	}
 	return 0;
 }
@@ -203,10 +213,21 @@ static int remove_doorbell(int fd, const union cmd_buf *buf)
 	return map_ioctl(fd, GPAMAP_DOORBELL, &cmd);
 }
 
+static int remove_registers(int fd)
+{
+	struct gpamap_registers cmd = {
+		.size = sizeof(cmd),
+		.flags = GPAMAP_REGISTERS_REMOVE,
+		.region = IO,
+	};
+
+	return map_ioctl(fd, GPAMAP_REGISTERS, &cmd);
+}
+
 #define for_each_cmd(_cmd)							\
 	for ((_cmd) = cmds; (_cmd) < cmds + ARRAY_SIZE(cmds); (_cmd)++)
 
-/* Expects that the prepared command works; undoes an APPLY and a DOORBELL. */
+/* Expects that the prepared command works; undoes APPLY, DOORBELL and REGISTERS. */
 #define EXPECT_CMD_WORKS(_cmd, _buf)						\
 	do {									\
 		EXPECT_EQ(0, map_ioctl(self->fd, (_cmd)->nr, _buf))		\
@@ -215,6 +236,8 @@ static int remove_doorbell(int fd, const union cmd_buf *buf)
 			test_cmd_apply(self->fd, op_destroy(FREE_ID));		\
 		if ((_cmd)->nr == GPAMAP_DOORBELL)				\
 			EXPECT_EQ(0, remove_doorbell(self->fd, _buf));		\
+		if ((_cmd)->nr == GPAMAP_REGISTERS)				\
+			EXPECT_EQ(0, remove_registers(self->fd));		\
 	} while (0)
 
 #define EXPECT_CMD_FAILS(_errno, _cmd, _buf)					\
@@ -374,7 +397,7 @@ TEST_F(abi, cmd_unknown_number)
 	cmd = &cmds[0];
 	ASSERT_EQ(0, cmd_prepare(cmd, &buf, self->fd, self->guest.vm));
 	for (nr = 0; nr < 256; nr++) {
-		if (nr >= GPAMAP_CMD_ATTACH && nr <= GPAMAP_CMD_DOORBELL)
+		if (nr >= GPAMAP_CMD_ATTACH && nr <= GPAMAP_CMD_REGISTERS)
 			continue;
 		EXPECT_EQ(-ENOTTY, map_ioctl(self->fd, _IO(GPAMAP_TYPE, nr), &buf))
 			TH_LOG("number 0x%x", nr);
@@ -1406,7 +1429,8 @@ TEST_F(empty, query_info)
 	EXPECT_EQ(1u, count);
 	EXPECT_EQ((u64)GPAMAP_FEATURE_SLOTS | GPAMAP_FEATURE_LOOKUP | GPAMAP_FEATURE_POLL |
 		  GPAMAP_FEATURE_HOLD | GPAMAP_FEATURE_DRY_RUN | GPAMAP_FEATURE_STATS |
-		  GPAMAP_FEATURE_CUT_AHEAD | GPAMAP_FEATURE_DOORBELL, info.features);
+		  GPAMAP_FEATURE_CUT_AHEAD | GPAMAP_FEATURE_DOORBELL |
+		  GPAMAP_FEATURE_REGISTERS, info.features);
 	EXPECT_EQ(0u, info.generation);
 	EXPECT_EQ(0u, info.state);
 	EXPECT_EQ((u32)GPAMAP_NAME_LEN, info.name_len);

@@ -722,7 +722,7 @@ TEST_F(bell, wrong_kind)
 	EXPECT_EQ(-EOPNOTSUPP, bell_rc(BOX, 0, 8, 0));
 	EXPECT_EQ(-EOPNOTSUPP, bell_rc(ALIAS, 0, 8, 0));
 	EXPECT_EQ(-EOPNOTSUPP, bell_rc(MEM, 0, 8, 0));
-	EXPECT_EQ(-EOPNOTSUPP, remove_rc(MEM, 0, 8, 0));
+	EXPECT_EQ(-ENOENT, remove_rc(MEM, 0, 8, 0));
 }
 
 /* -- errors ---------------------------------------------------------------- */
@@ -907,6 +907,22 @@ TEST_F(bell, library)
 	gpamap_close(map);
 }
 
+/* It is behind the end of its region, rings no more, and can be removed. */
+TEST_F(bell, removed_behind_the_end)
+{
+	apply(op_io(NEW, PAGE - 1), op_add(NEW, ROOT, B, 0));
+	add_bell(NEW, 0x800, 8, 0);
+	EXPECT_RINGS(B + 0x800, BELL0);
+	apply(op_last(NEW, 0x3ff));
+	EXPECT_LEAVES(B + 0x800);
+	EXPECT_EQ(-EINVAL, bell_rc(NEW, 0x800, 8, 1));
+	apply(op_last(NEW, PAGE - 1));
+	EXPECT_RINGS(B + 0x800, BELL0);
+	apply(op_last(NEW, 0x3ff));
+	remove_bell(NEW, 0x800, 8, 0);
+	apply(op_del(NEW), op_destroy(NEW));
+}
+
 /* -- limits ---------------------------------------------------------------- */
 
 TEST_F_TIMEOUT(bell, limit_doorbells, 180)
@@ -930,6 +946,36 @@ TEST_F_TIMEOUT(bell, limit_doorbells, 180)
 	add_bell(OTHER, 0, 8, 0);
 	EXPECT_EQ(-ENOSPC, bell_rc(DEV, 0, 8, 3));
 	/* What is left is freed with the map. */
+}
+
+/* What one write can ring: so many with no value, and so many with the value that it has. */
+TEST_F_TIMEOUT(bell, limit_same_doorbells, 120)
+{
+	int bells[2][GPAMAP_MAX_SAME_DOORBELLS];
+	u32 i, n;
+
+	for (i = 0; i < GPAMAP_MAX_SAME_DOORBELLS; i++)
+		for (n = 0; n < 2; n++) {
+			bells[n][i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+			ASSERT_LE(0, bells[n][i]);
+			ASSERT_EQ(0, doorbell(self->fd, n ? GPAMAP_DOORBELL_MATCH : 0, DEV, 0,
+					      8, n ? 7 : 0, bells[n][i]));
+		}
+	EXPECT_EQ(-ENOSPC, bell_rc(DEV, 0, 8, 0));
+	EXPECT_EQ(-ENOSPC, bell_rc(DEV, 0, 4, 0));
+	EXPECT_EQ(-ENOSPC, match_rc(DEV, 0, 8, 7, 0));
+	/* At another offset, or with another value. */
+	add_bell(DEV, 8, 8, 0);
+	add_match(DEV, 0, 8, 8, 1);
+	EXPECT_RINGS(A + 8, BELL0);
+	EXPECT_WRITE(A, 8, 8, BELL1);
+	EXPECT_EQ((int)GUEST_RAM, (int)guest_write(&self->guest, A, 8, 7).how);
+	for (i = 0; i < GPAMAP_MAX_SAME_DOORBELLS; i++) {
+		EXPECT_EQ(2u, count_of(bells[0][i]));
+		EXPECT_EQ(1u, count_of(bells[1][i]));
+		close(bells[0][i]);
+		close(bells[1][i]);
+	}
 }
 
 /*
@@ -1275,6 +1321,10 @@ TEST_F(bell, removed_beside_a_collision)
 	foreign_add(&f);
 	remove_bell(OTHER, 0, 8, 1);
 	EXPECT_LEAVES(B);
+	/* That is no fault of other commits. */
+	apply(op_add(PLAIN, ROOT, C, 0));
+	apply(op_del(PLAIN));
+	test_err_apply(EEXIST, 0, self->fd, op_at(DEV, A - PAGE));
 	foreign_del(&f);
 	apply(op_at(OTHER, C));
 	EXPECT_LEAVES(B);

@@ -6,6 +6,7 @@
  */
 #include "harness.h"
 #include <linux/kvm.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include "gpamap_util.h"
@@ -256,6 +257,63 @@ TEST_F(partial, ports)
 	      op_add(VIEW, ROM, 0x500, 0), op_space(SPACE + 1, GPAMAP_SPACE_IO, ROM));
 	EXPECT_LEAVES(guest_in(&self->guest, 0x500, 4), 0x500);
 	EXPECT_LEAVES(guest_out(&self->guest, 0x510, 1, 1), 0x510);
+}
+
+struct looper {
+	struct guest *guest;
+	u64 gpa;
+	int stop;
+	u64 laps;
+	int reason;
+};
+
+static void *write_all_the_time(void *arg)
+{
+	struct looper *l = arg;
+
+	while (!l->reason && !__atomic_load_n(&l->stop, __ATOMIC_ACQUIRE)) {
+		l->reason = guest_loop(l->guest, 0, GUEST_LOOP_WRITE, l->gpa, 20, 0) ?:
+			    guest_io_run(l->guest);
+		if (l->reason == KVM_EXIT_HLT)
+			l->reason = 0;
+		__atomic_add_fetch(&l->laps, 1, __ATOMIC_RELEASE);
+	}
+	return NULL;
+}
+
+/*
+ * What is memory before and after stays memory in between, whether it is in a slot or not:
+ * a vCPU that writes there never leaves.
+ */
+#define EXPECT_NEVER_LEAVES(_gpa, _there, _back)				\
+	do {									\
+		struct looper __l = { .guest = &self->guest, .gpa = _gpa };	\
+		pthread_t __t;							\
+		u64 __laps;							\
+		u32 __i;							\
+		ASSERT_EQ(0, pthread_create(&__t, NULL, write_all_the_time, &__l)); \
+		for (__i = 0; __i < 200 && !__l.reason; __i++) {		\
+			apply(_there);						\
+			apply(_back);						\
+			__laps = __atomic_load_n(&__l.laps, __ATOMIC_ACQUIRE);	\
+			wait_until(__l.reason || __laps !=			\
+				   __atomic_load_n(&__l.laps, __ATOMIC_ACQUIRE)); \
+		}								\
+		__atomic_store_n(&__l.stop, 1, __ATOMIC_RELEASE);		\
+		pthread_join(__t, NULL);					\
+		EXPECT_EQ(0, __l.reason) TH_LOG("after %u changes", __i);	\
+	} while (0)
+
+TEST_F_TIMEOUT(partial, slot_becomes_partial_under_vcpu, 120)
+{
+	apply(op_alias(VIEW, MEM, 0, PAGE - 1), op_add(VIEW, ROOT, A, 0));
+	EXPECT_NEVER_LEAVES(A + 0x100, op_last(VIEW, 0x7ff), op_last(VIEW, PAGE - 1));
+}
+
+TEST_F_TIMEOUT(partial, device_comes_and_goes_under_vcpu, 120)
+{
+	apply(op_add(MEM, ROOT, A, 0), op_add(DEV, ROOT, A + PAGE + 0x800, 1));
+	EXPECT_NEVER_LEAVES(A + PAGE + 0x100, op_enable(DEV, false), op_enable(DEV, true));
 }
 
 /* After DETACH and close nobody answers. */

@@ -234,6 +234,30 @@ GPAMAP_API int gpamap_doorbell_remove_match(struct gpamap *map, uint32_t region,
 					    uint64_t offset, uint32_t len, uint64_t value,
 					    int fd);
 
+/* ---- registers -------------------------------------------------------- */
+
+/**
+ * Gives io region @region the @nr registers @registers, which the guest reads and writes
+ * without the VMM; struct gpamap_register tells how. Accesses that are for none of them
+ * leave to the VMM. That a register was written is told by a doorbell at its offset.
+ *
+ * -ENOENT: no such region. -EEXIST: it has registers, or a device of KVM's is where it is
+ * seen. -EOPNOTSUPP: it is of another kind, or an unknown kind of register. -EINVAL: an
+ * offset, length or value that cannot be, or registers that overlap. -ENOSPC: KVM's bus is
+ * full. -EIO.
+ */
+GPAMAP_API int gpamap_registers_set(struct gpamap *map, uint32_t region,
+				    const struct gpamap_register *registers, uint32_t nr);
+/** Takes them away; -ENOENT if it has none. The page stays for those who have mapped it. */
+GPAMAP_API int gpamap_registers_remove(struct gpamap *map, uint32_t region);
+/**
+ * The page with the values of the registers of @region, by offset, to be read and written:
+ * use atomic operations of the register's length. It stays until gpamap_registers_unmap(),
+ * and keeps the map open until then. -ENOENT: the region has no registers.
+ */
+GPAMAP_API int gpamap_registers_map(struct gpamap *map, uint32_t region, void **page);
+GPAMAP_API void gpamap_registers_unmap(void *page);
+
 /* ---- queries ---------------------------------------------------------- */
 
 /** The map as a whole. */

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include "internal.h"
 
@@ -173,4 +174,47 @@ int gpamap_doorbell_remove_match(struct gpamap *map, uint32_t region, uint64_t o
 {
 	return doorbell(map, GPAMAP_DOORBELL_REMOVE | GPAMAP_DOORBELL_MATCH, region, offset,
 			len, value, fd);
+}
+
+int gpamap_registers_set(struct gpamap *map, uint32_t region,
+			 const struct gpamap_register *registers, uint32_t nr)
+{
+	struct gpamap_registers cmd = {
+		.size = sizeof(cmd),
+		.region = region,
+		.nr = nr,
+		.register_size = sizeof(*registers),
+		.registers = (uintptr_t)registers,
+	};
+
+	return gpamap_ioctl(map, GPAMAP_REGISTERS, &cmd);
+}
+
+int gpamap_registers_remove(struct gpamap *map, uint32_t region)
+{
+	struct gpamap_registers cmd = {
+		.size = sizeof(cmd),
+		.flags = GPAMAP_REGISTERS_REMOVE,
+		.region = region,
+	};
+
+	return gpamap_ioctl(map, GPAMAP_REGISTERS, &cmd);
+}
+
+int gpamap_registers_map(struct gpamap *map, uint32_t region, void **page)
+{
+	long size = sysconf(_SC_PAGESIZE);
+	void *p;
+
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, map->fd,
+		 (off_t)region * size);
+	if (p == MAP_FAILED)
+		return -errno;
+	*page = p;
+	return 0;
+}
+
+void gpamap_registers_unmap(void *page)
+{
+	munmap(page, sysconf(_SC_PAGESIZE));
 }

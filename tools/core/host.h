@@ -23,6 +23,8 @@ typedef __s32 s32;
 
 #define U64_MAX (~0ULL)
 #define __must_check __attribute__((warn_unused_result))
+#define __rcu
+#define rcu_access_pointer(p) (p)
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define array_index_nospec(i, n) (i)
 #define struct_size(p, member, n) (sizeof(*(p)) + sizeof((p)->member[0]) * (n))

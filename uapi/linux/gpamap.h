@@ -64,6 +64,7 @@ enum {
 	GPAMAP_CMD_QUERY,
 	GPAMAP_CMD_LOOKUP,
 	GPAMAP_CMD_DOORBELL,
+	GPAMAP_CMD_REGISTERS,
 };
 
 /* The limits of this version. GPAMAP_QUERY_INFO tells those of the kernel. */
@@ -75,6 +76,7 @@ enum {
 #define GPAMAP_MAX_PATHS 1048576	/* ways from roots to regions, in one commit */
 #define GPAMAP_MAX_OPS 131072	/* operations of one batch */
 #define GPAMAP_MAX_DOORBELLS 65536	/* doorbells of a map */
+#define GPAMAP_MAX_SAME_DOORBELLS 64	/* with one offset and value, or none */
 #define GPAMAP_MAX_BUS_RANGES 512	/* of KVM's bus for memory, and of that for ports */
 
 /* out_failed_op when no single operation is to blame. */
@@ -140,7 +142,7 @@ struct gpamap_detach {
  * @GPAMAP_REGION_RAM: Memory of the host
  * @GPAMAP_REGION_ROM: Memory of the host that the guest cannot write
  * @GPAMAP_REGION_IO: Accesses leave to the VMM (KVM_EXIT_MMIO, KVM_EXIT_IO), but for
- *	writes that ring a doorbell
+ *	writes that ring a doorbell and accesses to a register
  * @GPAMAP_REGION_ALIAS: A window onto another region
  * @GPAMAP_REGION_ROMD: A rom device: in romd mode (GPAMAP_REGION_ROMD_MODE) memory of
  *	the host that the guest reads, while its writes leave to the VMM; out of it
@@ -206,7 +208,8 @@ enum gpamap_space_kind {
  *	deep.
  * @GPAMAP_OP_DEL: Detach region @id from its container. ENOENT it has none.
  * @GPAMAP_OP_DESTROY: Forget region @id. EBUSY it is attached, holds others, is
- *	the target of an alias or the root of a space, or has doorbells.
+ *	the target of an alias or the root of a space, or has doorbells or
+ *	registers.
  * @GPAMAP_OP_SET: Change what @mask (enum gpamap_set_mask) names. A changed @at
  *	or @prio attaches the region anew, above its equals; the same value
  *	changes nothing. ENOENT @at or @prio of a region with no container;
@@ -492,19 +495,22 @@ enum gpamap_doorbell_flags {
  * KVM finds the regions with doorbells on its I/O buses, where each stretch of such
  * regions that touch takes one range (two and more if longer than 1 GiB). A write over the
  * end of a stretch leaves to the VMM. A string write to a port (rep outs) comes element by
- * element.
+ * element, but from a guest with encrypted state: of that KVM drops what follows the first
+ * element that rings nothing, if one before it rang.
  *
  * Errors: ENOENT no such region, or no such doorbell (REMOVE). EOPNOTSUPP the region
  * is of another kind. EINVAL @len is another, @value has more than @len bytes, is given
  * without MATCH, or to match with any length, the write would reach beyond the
  * region, or @fd is no eventfd. EBADF @fd is not open. EEXIST there is the same doorbell
  * (same region, offset, length, flags, value and eventfd). ENOSPC
- * GPAMAP_MAX_DOORBELLS, or GPAMAP_MAX_BUS_RANGES, or KVM's bus is full. EEXIST another
- * device of KVM's (its ioeventfd, coalesced zone, interrupt controllers) is where the
- * region is. EIO the map is broken, or the VM belongs to another process.
+ * GPAMAP_MAX_DOORBELLS or GPAMAP_MAX_SAME_DOORBELLS, or GPAMAP_MAX_BUS_RANGES, or KVM's bus
+ * is full. EEXIST another device of KVM's (its ioeventfd, coalesced zone, interrupt
+ * controllers) is where the region is. EIO the map is broken, or the VM belongs to another
+ * process.
  *
  * The last but one, and ENOSPC for the same reason, are errors of GPAMAP_APPLY and
- * GPAMAP_ATTACH too, when they show a region that has doorbells.
+ * GPAMAP_ATTACH too, when they show a region that has doorbells or registers, or memory in
+ * pages that are only in part memory.
  */
 struct gpamap_doorbell {
 	__u32 size;
@@ -519,6 +525,86 @@ struct gpamap_doorbell {
 #define GPAMAP_DOORBELL _IO(GPAMAP_TYPE, GPAMAP_CMD_DOORBELL)
 
 /**
+ * enum gpamap_register_kind - What the guest's accesses to a register do
+ * @GPAMAP_REGISTER_READONLY: A read gives the value in the page, a write changes nothing
+ * @GPAMAP_REGISTER_READWRITE: A read gives the value in the page, a write stores it there
+ * @GPAMAP_REGISTER_WRITE1_CLEAR: A read gives the value in the page, a write clears the
+ *	bits there that are set in what is written
+ * @GPAMAP_REGISTER_READ_CLEAR: A read gives the value in the page and clears it, a write
+ *	changes nothing
+ * @GPAMAP_REGISTER_CONSTANT: A read gives gpamap_register.value, whatever is in the page;
+ *	a write changes nothing
+ */
+enum gpamap_register_kind {
+	GPAMAP_REGISTER_READONLY = 1,
+	GPAMAP_REGISTER_READWRITE = 2,
+	GPAMAP_REGISTER_WRITE1_CLEAR = 3,
+	GPAMAP_REGISTER_READ_CLEAR = 4,
+	GPAMAP_REGISTER_CONSTANT = 5,
+};
+
+/**
+ * struct gpamap_register - One register of a region
+ * @offset: In the region and in the page: a multiple of @len, below the size of a page
+ * @len: 1, 2, 4 or 8
+ * @kind: enum gpamap_register_kind
+ * @value: What it holds in the beginning, or always (CONSTANT); @len bytes
+ */
+struct gpamap_register {
+	__u32 offset;
+	__u16 len;
+	__u16 kind;
+	__aligned_u64 value;
+};
+
+/**
+ * enum gpamap_registers_flags - What is done
+ * @GPAMAP_REGISTERS_REMOVE: Take the registers of the region away; all members but
+ *	@region are 0
+ */
+enum gpamap_registers_flags {
+	GPAMAP_REGISTERS_REMOVE = 1 << 0,
+};
+
+/**
+ * struct gpamap_registers - ioctl(GPAMAP_REGISTERS)
+ * @size: sizeof(struct gpamap_registers)
+ * @flags: enum gpamap_registers_flags
+ * @region: Id of an io region that has none yet
+ * @nr: Number of registers, at least one
+ * @register_size: sizeof(struct gpamap_register)
+ * @__reserved: Must be 0
+ * @registers: Address of the array. No two overlap
+ *
+ * An access of the guest's that has the offset and length of a register, wherever the
+ * region is seen, is answered inside of KVM and does not leave to the VMM. Every other
+ * access to the region does. Each is one atomic operation on the page, in the byte order of
+ * the host. A write to a register can ring a doorbell too, after it was stored: that is how
+ * the VMM hears of it.
+ *
+ * The page is mapped with mmap(), MAP_SHARED, one page long, at the offset @region times
+ * the size of a page; the VMM reads and writes it as it likes. The mapping keeps the map
+ * open, and the page for itself when the registers are removed. mmap() says ENOENT if the
+ * region has no registers, EINVAL for another length or a private mapping.
+ *
+ * Errors: ENOENT no such region, or it has no registers (REMOVE). EEXIST it has some.
+ * EOPNOTSUPP it is not an io region, or an unknown kind. EINVAL an offset, length, value or
+ * number that cannot be, registers that overlap or are beyond the end of the region. E2BIG
+ * @register_size is larger than a page, or bytes from the future are not zero. And, as for
+ * GPAMAP_DOORBELL, ENOSPC and EEXIST of KVM's bus, and EIO.
+ */
+struct gpamap_registers {
+	__u32 size;
+	__u32 flags;
+	__u32 region;
+	__u32 nr;
+	__u32 register_size;
+	__u32 __reserved;
+	__aligned_u64 registers;
+};
+#define GPAMAP_REGISTERS _IO(GPAMAP_TYPE, GPAMAP_CMD_REGISTERS)
+
+/**
  * enum gpamap_features - Bits of gpamap_info.features
  * @GPAMAP_FEATURE_SLOTS: The memslots of a VM follow the memory spaces
  * @GPAMAP_FEATURE_LOOKUP: GPAMAP_LOOKUP
@@ -530,6 +616,7 @@ struct gpamap_doorbell {
  * @GPAMAP_FEATURE_STATS: GPAMAP_QUERY_STATS
  * @GPAMAP_FEATURE_CUT_AHEAD: GPAMAP_REGION_CUT_AHEAD
  * @GPAMAP_FEATURE_DOORBELL: GPAMAP_DOORBELL
+ * @GPAMAP_FEATURE_REGISTERS: GPAMAP_REGISTERS
  */
 enum gpamap_features {
 	GPAMAP_FEATURE_SLOTS = 1 << 0,
@@ -540,6 +627,7 @@ enum gpamap_features {
 	GPAMAP_FEATURE_STATS = 1 << 5,
 	GPAMAP_FEATURE_CUT_AHEAD = 1 << 6,
 	GPAMAP_FEATURE_DOORBELL = 1 << 7,
+	GPAMAP_FEATURE_REGISTERS = 1 << 8,
 };
 
 /**
