@@ -426,6 +426,7 @@ static void unblock(struct hold *hold, struct ask *ask, struct task_struct *task
 	spin_lock(&hold->lock);
 	if (ask->state == ASK_QUEUED && ask->queued &&
 	    rcu_access_pointer(wait->task) == task) {
+		/* Pairs with rcu_assign_pointer() in prepare_to_rcuwait(). */
 		smp_rmb();
 		if (READ_ONCE(vcpu->arch.mp_state) == KVM_MP_STATE_UNINITIALIZED) {
 			ask->state = ASK_NEVER_STARTED;

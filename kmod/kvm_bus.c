@@ -162,8 +162,8 @@ static void bus_fill(struct kvm_io_bus *bus, struct gpamap_bus_device *device,
 			bus->range[nr++] = old->range[i++];
 			continue;
 		}
-		for (u64 start = list->extents[j].start, last = list->extents[j].last;;
-		     start += MAX_RANGE_LEN) {
+		for (u64 start = list->extents[j].start, last = list->extents[j].last;
+		     ; start += MAX_RANGE_LEN) {
 			bool end = last - start < MAX_RANGE_LEN;
 
 			bus->range[nr++] = (struct kvm_io_range){
@@ -290,7 +290,7 @@ void gpamap_vm_bus_exit(struct gpamap_vm *vm)
 			memalloc_noreclaim_restore(flags);
 			if (!rc)
 				break;
-			msleep(10);
+			msleep(20);
 		}
 		kvfree(none);
 		kvfree(vm_device(vm, bus)->placed);

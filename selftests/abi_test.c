@@ -442,7 +442,7 @@ TEST_F(abi, cmd_bad_pointer)
 		buf.size = cmd->size + 8;
 		memcpy(self->page + PAGE - cmd->size, &buf, cmd->size);
 		EXPECT_EQ(-EFAULT, map_ioctl(self->fd, cmd->nr,
-						self->page + PAGE - cmd->size));
+					     self->page + PAGE - cmd->size));
 		EXPECT_UNCHANGED(self->fd, snap);
 		snapshot_free(snap);
 	}
@@ -1502,7 +1502,7 @@ TEST_F(abi, query_short)
 				TH_LOG("answer %u", i);
 		}
 		EXPECT_EQ(0, memcmp(buf, canary, sizeof(buf)));
-		/* Just enough, and more: only what there is is written. */
+		/* Just enough, and more: only what exists is written. */
 		for (room = answers[i].count; room <= answers[i].count + 1; room++) {
 			count = room;
 			test_cmd_query(self->fd, answers[i].what, answers[i].space, buf,

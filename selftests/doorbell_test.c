@@ -1741,8 +1741,8 @@ static struct sums sum_up(void *io, u32 vcpu, const struct state *list, u32 nr)
  * writes left.
  */
 static u64 move_under_vcpus(struct __test_metadata *_metadata,
-			     FIXTURE_DATA(bell) *self, const struct state *list, u32 nr,
-			     bool hold)
+			    FIXTURE_DATA(bell) *self, const struct state *list, u32 nr,
+			    bool hold)
 {
 	struct guest_watch *watch = guest_watch(self->io);
 	u64 i, moves = env_number("MOVES", 500), counts[2];

@@ -922,7 +922,8 @@ TEST_F(life, debugfs_contents)
 	text = debugfs_read(dir, "tree");
 	ASSERT_NE(NULL, text);
 	EXPECT_NE(NULL, strstr(text, "space 2 \"rom only\" root=10 kind=view as=0\n"));
-	EXPECT_NE(NULL, strstr(text, "12 alias \"window\" last=0xfff of=2 offset=0x1000 readonly disabled\n"));
+	EXPECT_NE(NULL, strstr(text, "12 alias \"window\" last=0xfff of=2 offset=0x1000 "
+			       "readonly disabled\n"));
 	EXPECT_NE(NULL, strstr(text, "  11 io \"uart\" last=0xff at=0x102400 prio=7\n"));
 	regions = query_all(self->s.fd, GPAMAP_QUERY_REGIONS, 0, &count);
 	ASSERT_NE(NULL, regions);

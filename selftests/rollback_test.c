@@ -291,7 +291,7 @@ TEST_F_TIMEOUT(rollback, attach_and_detach, 120)
 			ASSERT_EQ(0, module_param_set("fail_nth", n));
 			EXPECT_ROLLED_BACK(ENOMEM,
 					   _test_cmd_attach(self->fd, self->guest.vm,
-								    0, IDS));
+							    0, IDS));
 			EXPECT_EQ(0, scratch_find(NULL, NULL));
 		}
 		test_cmd_attach(self->fd, self->guest.vm, 0, IDS);

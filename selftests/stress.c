@@ -310,6 +310,7 @@ enum {
 	/* SMM's: */
 	SMM_ROOT, SMM_ALL, SMRAM, SMM_WINDOW, READONLY_SMRAM,
 };
+
 #define SPACE 1
 #define SMM_SPACE 2
 #define MAX_OPS 64

@@ -682,7 +682,8 @@ TEST_F(slots, rule_37_rounded_inwards)
 		    { 4 * PAGE, 4, self->mem + 4 * PAGE, 11, 0 });
 	/* Pieces of memory without a whole page. */
 	apply(op_del(2), op_del(3), op_ram(4, 0xfff, self->mem + 0x800),
-	      op_add(4, ROOT, 0x800, 0), op_ram(5, PAGE - 2, self->mem), op_add(5, ROOT, 16 * PAGE, 0),
+	      op_add(4, ROOT, 0x800, 0),
+	      op_ram(5, PAGE - 2, self->mem), op_add(5, ROOT, 16 * PAGE, 0),
 	      op_ram(6, 0, self->mem), op_add(6, ROOT, 32 * PAGE, 0));
 	EXPECT_VIEW(self->fd, SPACE, { 0x800, 0x17ff, 4, 0, 0 },
 		    { 16 * PAGE, 17 * PAGE - 2, 5, 0, 0 }, { 32 * PAGE, 32 * PAGE, 6, 0, 0 });

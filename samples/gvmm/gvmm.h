@@ -61,6 +61,7 @@ enum gvmm_address {
 	BIOS_LEN = 0x10000,
 	GPA_HIGH = 0x100000,
 };
+
 #define GPA_LOW_RAM_END 0xc0000000ULL
 #define GPA_IOAPIC 0xfec00000ULL
 #define GPA_LOCAL_APIC 0xfee00000ULL
@@ -153,6 +154,7 @@ struct gvmm {
 
 	struct serial serial;
 	struct console console;
+
 	_Atomic uint8_t cmos_index;
 	_Atomic uint8_t pm1[PM1_EVENT_LEN + PM1_CONTROL_LEN];
 

@@ -29,7 +29,10 @@ static int replay(const char *path)
 
 	if (!f)
 		return -1;
-	if (fseek(f, 0, SEEK_END) || (size = ftell(f)) < 0 || fseek(f, 0, SEEK_SET))
+	if (fseek(f, 0, SEEK_END))
+		goto err;
+	size = ftell(f);
+	if (size < 0 || fseek(f, 0, SEEK_SET))
 		goto err;
 	/* Of exactly that length, so that reading beyond it is found. */
 	data = malloc(size ? size : 1);

@@ -124,6 +124,7 @@ u64 env_number(const char *name, u64 otherwise);
 struct rnd {
 	u64 state;
 };
+
 void rnd_seed(struct rnd *rnd, u64 seed);
 u64 rnd_next(struct rnd *rnd);
 static inline u32 rnd_below(struct rnd *rnd, u32 n)

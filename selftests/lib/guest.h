@@ -47,8 +47,10 @@ struct guest {
  * GUEST_PORT; whatever else makes KVM_RUN return is not its doing.
  */
 enum guest_program {
-	/* Counts up the 8 bytes at rdi, for ever, and leaves by an OUT to
-	 * GUEST_LOST_PORT if they are not what it wrote last. */
+	/*
+	 * Counts up the 8 bytes at rdi, for ever, and leaves by an OUT to
+	 * GUEST_LOST_PORT if they are not what it wrote last.
+	 */
 	GUEST_COUNT = 8,
 	/* Counts up the 8 bytes at rdi and leaves by an OUT, for ever. */
 	GUEST_OUT,

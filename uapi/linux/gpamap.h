@@ -95,8 +95,9 @@ enum {
  * the view of the map's memory space calls for. From then on the slot ids of
  * the range belong to the map: the caller must not have used any of them and
  * must leave them alone: KVM takes the creation of a slot that is there already
- * for a move, and what the map undoes later is lost to the caller. Slots outside the range stay the caller's; one that
- * lies where a slot of the map is to be is an error at the commit (EEXIST).
+ * for a move, and what the map undoes later is lost to the caller. Slots outside
+ * the range stay the caller's; one that lies where a slot of the map is to be is
+ * an error at the commit (EEXIST).
  *
  * The map holds the VM file until GPAMAP_DETACH or until the map is closed, so
  * the VM is destroyed no sooner. Closing the map leaves the slots as they are.
@@ -117,6 +118,7 @@ struct gpamap_attach {
 	__u32 nr_slots;
 	__u32 __reserved;
 };
+
 #define GPAMAP_ATTACH _IO(GPAMAP_TYPE, GPAMAP_CMD_ATTACH)
 
 /**
@@ -134,6 +136,7 @@ struct gpamap_detach {
 	__u32 size;
 	__u32 flags;
 };
+
 #define GPAMAP_DETACH _IO(GPAMAP_TYPE, GPAMAP_CMD_DETACH)
 
 /**
@@ -372,6 +375,7 @@ struct gpamap_apply {
 	__u32 out_plan;
 	__aligned_u64 out_taken;
 };
+
 #define GPAMAP_APPLY _IO(GPAMAP_TYPE, GPAMAP_CMD_APPLY)
 
 /**
@@ -423,6 +427,7 @@ struct gpamap_query {
 	__u32 count;
 	__aligned_u64 out_generation;
 };
+
 #define GPAMAP_QUERY _IO(GPAMAP_TYPE, GPAMAP_CMD_QUERY)
 
 /**
@@ -461,6 +466,7 @@ struct gpamap_lookup {
 	__u32 out_flags;
 	__u32 __reserved2;
 };
+
 #define GPAMAP_LOOKUP _IO(GPAMAP_TYPE, GPAMAP_CMD_LOOKUP)
 
 /**
@@ -522,6 +528,7 @@ struct gpamap_doorbell {
 	__s32 fd;
 	__u32 __reserved;
 };
+
 #define GPAMAP_DOORBELL _IO(GPAMAP_TYPE, GPAMAP_CMD_DOORBELL)
 
 /**
