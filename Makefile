@@ -82,6 +82,7 @@ help:
 	@echo 'make check-host       only the tests that need no kernel'
 	@echo 'make check-matrix     the module on several kernels of Debian'
 	@echo 'make check-debug      the module in a debug kernel, which is compiled first'
+	@echo 'make lint             static checks: warnings, sparse, checkpatch, coccicheck and more'
 	@echo 'make stress           change the map under running vCPUs, 10,000 times (half an hour)'
 	@echo 'make fuzz SECONDS=60  compare the core with a model, on inputs that a fuzzer makes'
 	@echo 'make bench-core       count what the core costs, on maps of all sizes'
@@ -283,6 +284,10 @@ check-debug:
 	$(Q)$(MAKE) --no-print-directory $(TEST_BIN)
 	$(Q)selftests/check debug
 
+lint:
+	$(Q)selftests/deps lint
+	$(Q)selftests/lint
+
 # KERNEL, SEED, COMMITS: see selftests/stress-run.
 stress:
 	$(Q)selftests/deps demo
@@ -346,7 +351,7 @@ clean:
 
 FORCE:
 .PHONY: all help no-module module userlib tools samples tests check check-host \
-	check-matrix check-debug stress fuzz bench-core bench-churn bench-dispatch demo \
+	check-matrix check-debug lint stress fuzz bench-core bench-churn bench-dispatch demo \
 	install install-user install-module clean FORCE
 .DELETE_ON_ERROR:
 
