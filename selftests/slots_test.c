@@ -310,9 +310,10 @@ TEST_F(slots, part_of_a_page)
 {
 	apply(op_add(MEM, ROOT, A, 0), op_io(9, 7), op_add(9, ROOT, A + 2 * PAGE + 0x10, 1));
 	EXPECT_MEM(A, 0, 2);
-	EXPECT_MMIO(A + 2 * PAGE);
+	/* No slot, but memory around the eight bytes. */
+	EXPECT_GUEST_RAM(&self->guest, A + 2 * PAGE, MEM_TAG + 2);
 	EXPECT_MMIO(A + 2 * PAGE + 0x10);
-	EXPECT_MMIO(A + 2 * PAGE + 0x18);
+	EXPECT_WRITE(A + 2 * PAGE + 0x18, self->mem + 2 * PAGE + 0x18, 5);
 	EXPECT_MEM(A + 3 * PAGE, 3, MEM_PAGES - 3);
 	apply(op_del(9));
 	EXPECT_MEM(A, 0, MEM_PAGES);

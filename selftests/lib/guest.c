@@ -445,21 +445,73 @@ static const struct gpamap_slot_info *find_slot(const struct gpamap_slot_info *s
 	return NULL;
 }
 
-/* NULL if the guest finds @slot at @gpa; or, where that is NULL, no memory. */
+/* The space that the slots of address space 0 follow; 0 for none. */
+static u32 memory_space(int map)
+{
+	struct gpamap_space_info *spaces;
+	u32 i, count, id = 0;
+
+	spaces = query_all(map, GPAMAP_QUERY_SPACES, 0, &count);
+	for (i = 0; spaces && i < count; i++)
+		if (spaces[i].kind == GPAMAP_SPACE_MEMORY && !spaces[i].as_id)
+			id = spaces[i].id;
+	free(spaces);
+	return id;
+}
+
+/* Whether the view shows memory at @gpa, in a page that is not memory as a whole. */
+static bool partial_memory(int map, u64 gpa, struct gpamap_lookup *seen)
+{
+	u32 space = memory_space(map);
+	u64 page = gpa & ~(TEST_PAGE - 1ULL);
+	struct gpamap_lookup begin;
+
+	if (!space || _test_cmd_lookup(map, space, gpa, seen))
+		return false;
+	if (!_test_cmd_lookup(map, space, page, &begin) &&
+	    begin.out_region == seen->out_region && begin.out_last == seen->out_last &&
+	    seen->out_last - page >= TEST_PAGE - 1)
+		return false;
+	return seen->out_kind == GPAMAP_REGION_RAM || seen->out_kind == GPAMAP_REGION_ROM ||
+	       (seen->out_kind == GPAMAP_REGION_ROMD &&
+		seen->out_flags & GPAMAP_REGION_ROMD_MODE);
+}
+
+/*
+ * NULL if the guest finds at @gpa, where there is no slot, nothing, or the memory of a page
+ * that is only in part memory.
+ */
+static const char *no_slot_diff(struct guest *guest, int map, u64 gpa)
+{
+	struct gpamap_lookup seen = { 0 };
+	bool memory = partial_memory(map, gpa, &seen);
+	struct guest_access access;
+
+	/* Part of it goes on elsewhere: not looked at. */
+	if (memory && seen.out_last - gpa < 7)
+		return NULL;
+	access = guest_read(guest, gpa, 8);
+	if (access.how == GUEST_BROKEN)
+		return "a read broke the vCPU";
+	if (!memory)
+		return access.how == GUEST_MMIO ? NULL : "memory where there is none";
+	if (access.how == GUEST_MMIO)
+		return "no memory where there is some without a slot";
+	return access.value == *(volatile u64 *)(uintptr_t)seen.out_hva ?
+		       NULL : "other memory than the view's";
+}
+
+/* NULL if the guest finds @slot at @gpa. */
 static const char *page_diff(struct guest *guest, const struct gpamap_slot_info *slot,
 			     u64 gpa)
 {
 	static u64 stamp = 0x5ca1ab1e00000000;
 	struct guest_access access;
-	volatile u64 *hva = NULL;
+	volatile u64 *hva = (u64 *)(uintptr_t)(slot->hva + (gpa - slot->gpa));
 
-	if (slot)
-		hva = (u64 *)(uintptr_t)(slot->hva + (gpa - slot->gpa));
 	access = guest_read(guest, gpa, 8);
 	if (access.how == GUEST_BROKEN)
 		return "a read broke the vCPU";
-	if (!slot)
-		return access.how == GUEST_MMIO ? NULL : "memory where there is no slot";
 	if (access.how == GUEST_MMIO)
 		return "no memory for a read";
 	if (access.value != *hva)
@@ -485,7 +537,10 @@ const char *guest_slots_diff(struct guest *guest, int map, const u64 *gpas, u32 
 	if (!slots)
 		return "QUERY failed";
 	for (i = 0; i < nr && !what; i++) {
-		what = page_diff(guest, find_slot(slots, count, 0, gpas[i]), gpas[i]);
+		const struct gpamap_slot_info *slot = find_slot(slots, count, 0, gpas[i]);
+
+		what = slot ? page_diff(guest, slot, gpas[i]) :
+			      no_slot_diff(guest, map, gpas[i]);
 		if (!what)
 			continue;
 		snprintf(why, sizeof(why), "the guest finds %s at 0x%llx", what,

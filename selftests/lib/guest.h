@@ -128,7 +128,8 @@ int guest_set_slot(struct guest *guest, u32 slot, u32 flags, u64 gpa, u64 npages
 /*
  * NULL if the guest and QUERY_SLOTS agree at the pages of all @gpas: the guest reads what
  * the host has there, writes where the slot can be written, and leaves with an MMIO exit
- * where there is none. Else what differs. Of address space 0.
+ * where there is none, but for memory in a page that is only in part memory. Else what
+ * differs. Of address space 0.
  */
 const char *guest_slots_diff(struct guest *guest, int map, const u64 *gpas, u32 nr);
 /*
