@@ -224,6 +224,7 @@ int gpamap_bus_plan(struct gpamap *map, const struct gpamap_flatview *const *vie
 			rc = gpamap_vm_bus_check(map->vm, bus, list);
 		}
 	}
+	change->planned = !rc;
 	/* What could not be narrowed before is no fault of this commit. */
 	if (rc && !tied) {
 		gpamap_bus_free(change);
@@ -287,22 +288,21 @@ void gpamap_bus_restore(struct gpamap *map, struct gpamap_bus_change *change)
  */
 void gpamap_bus_narrow(struct gpamap *map, struct gpamap_bus_change *change, bool held)
 {
-	bool waited = held, stale = false;
+	bool waited = held || !change->tied;
 	u32 bus;
 
-	if (!change->tied && !map->bus_stale)
+	if (!change->planned)
 		return;
+	map->bus_stale = false;
 	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++) {
 		if (!change->next[bus] ||
 		    list_equal(change->next[bus], gpamap_vm_bus_placed(map->vm, bus)))
 			continue;
 		if (gpamap_vm_bus_set(map->vm, bus, &change->next[bus]))
-			stale = true;
+			map->bus_stale = true;
 		else
 			waited = true;
 	}
-	if (change->tied || change->next[0] || change->next[1])
-		map->bus_stale = stale;
 	if (!waited)
 		gpamap_vm_bus_wait(map->vm);
 }

@@ -34,16 +34,14 @@ struct piece {
 /*
  * Rule 37: the bytes of memory in a page that is only in part memory. Rule 46: an access to
  * memory is cut at the borders; if it meets anything but memory, or what it cannot write,
- * all of it leaves. Returns the number of pieces, 0 for none.
+ * all of it leaves. @range is what is at @addr. Returns the number of pieces, 0 for none.
  */
-static u32 find_memory(const struct gpamap_flatview *view, u64 addr, u32 len, bool write,
-		       struct piece *pieces)
+static u32 find_memory(const struct gpamap_flatview *view, const struct gpamap_range *range,
+		       u64 addr, u32 len, bool write, struct piece *pieces)
 {
-	const struct gpamap_range *range;
 	u32 nr = 0;
 
-	while (len) {
-		range = gpamap_flatview_find(view, addr);
+	for (;; range = gpamap_flatview_find(view, addr)) {
 		if (!range || !gpamap_range_is_memory(range) ||
 		    (write && gpamap_range_is_readonly(range)))
 			return 0;
@@ -51,17 +49,20 @@ static u32 find_memory(const struct gpamap_flatview *view, u64 addr, u32 len, bo
 		pieces[nr].len = min_t(u64, len, range->last - addr + 1);
 		addr += pieces[nr].len;
 		len -= pieces[nr++].len;
+		if (!len)
+			return nr;
 	}
-	return nr;
 }
 
-static const struct gpamap_flatview *bus_view(struct gpamap *map,
-					      enum gpamap_bus_view view)
+/* What is at @addr, and in which view; NULL for nothing. */
+static const struct gpamap_range *find_range(struct gpamap *map, enum gpamap_bus_view bus,
+					     u64 addr, const struct gpamap_flatview **view)
 {
 	/* Pairs with show(). */
 	const struct gpamap_snapshot *snapshot = rcu_dereference(map->snapshot);
 
-	return snapshot ? snapshot->bus[view] : NULL;
+	*view = snapshot ? snapshot->bus[bus] : NULL;
+	return *view ? gpamap_flatview_find(*view, addr) : NULL;
 }
 
 /*
@@ -81,8 +82,7 @@ bool gpamap_dispatch_read(struct gpamap *map, enum gpamap_bus_view bus, u64 addr
 	if (len > sizeof(u64))
 		return false;
 	rcu_read_lock();
-	view = bus_view(map, bus);
-	range = view ? gpamap_flatview_find(view, addr) : NULL;
+	range = find_range(map, bus, addr, &view);
 	if (range) {
 		/* Pairs with gpamap_io_tie(). */
 		io = rcu_dereference(range->region->io);
@@ -90,7 +90,7 @@ bool gpamap_dispatch_read(struct gpamap *map, enum gpamap_bus_view bus, u64 addr
 			done = gpamap_registers_read(io, range->offset + (addr - range->start),
 						     len, val);
 		if (!done && bus != GPAMAP_VIEW_PORTS)
-			nr = find_memory(view, addr, len, false, pieces);
+			nr = find_memory(view, range, addr, len, false, pieces);
 	}
 	rcu_read_unlock();
 	for (i = 0; i < nr; val += pieces[i++].len)
@@ -157,15 +157,14 @@ bool gpamap_dispatch_write(struct gpamap *map, enum gpamap_bus_view bus, u64 add
 	if (len > sizeof(u64))
 		return false;
 	rcu_read_lock();
-	view = bus_view(map, bus);
-	range = view ? gpamap_flatview_find(view, addr) : NULL;
+	range = find_range(map, bus, addr, &view);
 	if (range) {
 		/* Pairs with gpamap_io_tie(). */
 		io = rcu_dereference(range->region->io);
 		if (io)
 			done = dispatch_io(io, range->offset + (addr - range->start), len, val);
 		else if (bus != GPAMAP_VIEW_PORTS)
-			nr = find_memory(view, addr, len, true, pieces);
+			nr = find_memory(view, range, addr, len, true, pieces);
 	}
 	rcu_read_unlock();
 	return done || (nr && write_memory(pieces, nr, val));

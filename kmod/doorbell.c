@@ -36,26 +36,23 @@ struct gpamap_bells {
 
 #define MIN_BITS 2
 
-/* Those of one offset that want no value, and those that want one, are in chains apart. */
-static u32 hash_any(const struct gpamap_bells *bells, u64 offset)
-{
-	return hash_64(offset ^ bells->seed, bells->bits);
-}
-
-static u32 hash_match(const struct gpamap_bells *bells, u64 offset, u64 value)
-{
-	return hash_64(hash_64(value ^ bells->seed, 64) ^ offset ^ bells->seed, bells->bits);
-}
-
+/* Those that want no value, and those that want one, are in chains apart. */
 static u32 hash_bell(const struct gpamap_bells *bells, u64 offset, bool match, u64 value)
 {
-	return match ? hash_match(bells, offset, value) : hash_any(bells, offset);
+	u64 key = offset ^ bells->seed;
+
+	if (match)
+		key ^= hash_64(value ^ bells->seed, 64);
+	return hash_64(key, bells->bits);
 }
 
-static bool ring_chain(const struct bell *bell, u64 offset, u32 len, bool match, u64 value)
+static bool ring_chain(const struct gpamap_bells *bells, u64 offset, u32 len, bool match,
+		       u64 value)
 {
+	const struct bell *bell;
 	bool rang = false;
 
+	bell = rcu_dereference(bells->heads[hash_bell(bells, offset, match, value)]);
 	for (; bell; bell = rcu_dereference(bell->next)) {
 		if (bell->offset != offset || bell->match != match ||
 		    (bell->len && bell->len != len) || (match && bell->value != value))
@@ -71,17 +68,13 @@ bool gpamap_doorbell_ring(const struct gpamap_io *io, u64 offset, u32 len, u64 v
 {
 	/* Pairs with bell_add(). */
 	const struct gpamap_bells *bells = rcu_dereference(io->bells);
-	const struct bell *bell;
 	bool rang;
 
 	if (!bells)
 		return false;
-	bell = rcu_dereference(bells->heads[hash_any(bells, offset)]);
-	rang = ring_chain(bell, offset, len, false, 0);
-	if (READ_ONCE(bells->nr_match)) {
-		bell = rcu_dereference(bells->heads[hash_match(bells, offset, value)]);
-		rang |= ring_chain(bell, offset, len, true, value);
-	}
+	rang = ring_chain(bells, offset, len, false, 0);
+	if (READ_ONCE(bells->nr_match))
+		rang |= ring_chain(bells, offset, len, true, value);
 	return rang;
 }
 
@@ -175,13 +168,11 @@ static struct gpamap_bells *bells_double(struct gpamap *map, struct gpamap_bells
 	return bells;
 }
 
-static bool bell_equal(const struct bell *bell, const struct gpamap_doorbell *cmd,
-		       const struct eventfd_ctx *eventfd)
+/* Rung by the same writes, but for their length. */
+static bool bell_same(const struct bell *bell, const struct gpamap_doorbell *cmd)
 {
-	return bell->offset == cmd->offset && bell->len == cmd->len &&
-	       bell->value == cmd->value &&
-	       bell->match == !!(cmd->flags & GPAMAP_DOORBELL_MATCH) &&
-	       bell->eventfd == eventfd;
+	return bell->offset == cmd->offset && bell->value == cmd->value &&
+	       bell->match == !!(cmd->flags & GPAMAP_DOORBELL_MATCH);
 }
 
 static struct bell __rcu **cmd_head(struct gpamap_bells *bells,
@@ -202,7 +193,7 @@ static struct bell __rcu **bell_find(struct gpamap *map, struct gpamap_io *io,
 	if (!bells)
 		return NULL;
 	for (at = cmd_head(bells, cmd); (bell = bell_at(map, at)); at = &bell->next)
-		if (bell_equal(bell, cmd, eventfd))
+		if (bell_same(bell, cmd) && bell->len == cmd->len && bell->eventfd == eventfd)
 			return at;
 	return NULL;
 }
@@ -218,8 +209,7 @@ static bool too_many_bells(struct gpamap *map, struct gpamap_io *io,
 	if (!bells)
 		return false;
 	for (bell = bell_at(map, cmd_head(bells, cmd)); bell; bell = bell_at(map, &bell->next))
-		nr += bell->offset == cmd->offset && bell->value == cmd->value &&
-		      bell->match == !!(cmd->flags & GPAMAP_DOORBELL_MATCH);
+		nr += bell_same(bell, cmd);
 	return nr >= GPAMAP_MAX_SAME_DOORBELLS;
 }
 

@@ -68,7 +68,7 @@ static const struct kvm_io_device_ops bus_ops = {
 	.write = bus_write,
 };
 
-static u32 nr_pieces(const struct gpamap_extent *extent)
+static u64 nr_pieces(const struct gpamap_extent *extent)
 {
 	return (extent->last - extent->start) / MAX_RANGE_LEN + 1;
 }
@@ -131,7 +131,7 @@ static int bus_check(struct kvm *kvm, const struct gpamap_bus_device *device,
 	u32 i;
 
 	for (i = 0; i < list->nr; i++) {
-		pieces += (list->extents[i].last - list->extents[i].start) / MAX_RANGE_LEN + 1;
+		pieces += nr_pieces(&list->extents[i]);
 		if (pieces > GPAMAP_MAX_BUS_RANGES)
 			return -ENOSPC;
 	}

@@ -53,28 +53,26 @@ int gpamap_map_check_usable(const struct gpamap *map)
 	return map->vm ? gpamap_vm_check_owner(map->vm) : 0;
 }
 
-/* The root that the slots of a KVM address space are to follow, or NULL. */
-static struct gpamap_root *memory_root(struct gpamap *map, u32 as_id)
+/* The root of the one space of a kind that the VM's slots or bus are to follow, or NULL. */
+static struct gpamap_root *space_root(struct gpamap *map, u32 kind, u32 as_id)
 {
 	struct gpamap_space *space;
 	unsigned long id;
 
 	xa_for_each(&map->tree.spaces, id, space)
-		if (!space->dead && space->kind == GPAMAP_SPACE_MEMORY &&
-		    space->as_id == as_id)
+		if (!space->dead && space->kind == kind && space->as_id == as_id)
 			return space->root;
 	return NULL;
 }
 
+static struct gpamap_root *memory_root(struct gpamap *map, u32 as_id)
+{
+	return space_root(map, GPAMAP_SPACE_MEMORY, as_id);
+}
+
 static struct gpamap_root *ports_root(struct gpamap *map)
 {
-	struct gpamap_space *space;
-	unsigned long id;
-
-	xa_for_each(&map->tree.spaces, id, space)
-		if (!space->dead && space->kind == GPAMAP_SPACE_IO)
-			return space->root;
-	return NULL;
+	return space_root(map, GPAMAP_SPACE_IO, 0);
 }
 
 /* The view that a root will have after the commit. */
@@ -170,6 +168,13 @@ static int plan_buses(struct gpamap *map, bool tied, struct gpamap_bus_change *c
 
 	bus_views(map, views);
 	return gpamap_bus_plan(map, views, tied, change);
+}
+
+/* All that KVM has to be told of what the tree has become. */
+static int plan_kvm(struct commit *c)
+{
+	return make_plan(c->map, &c->plan) ?:
+	       plan_buses(c->map, any_tied_changes(c->map), &c->bus);
 }
 
 /* What is tied to regions has changed, but no view. The errors of gpamap_bus_plan(). */
@@ -393,9 +398,7 @@ int gpamap_attach(struct gpamap *map, void *arg)
 	rc = gpamap_vm_get(cmd->vm_fd, cmd->first_slot, cmd->nr_slots, map, &map->vm);
 	if (rc)
 		return rc;
-	rc = make_plan(map, &c.plan);
-	if (!rc)
-		rc = plan_buses(map, any_tied_changes(map), &c.bus);
+	rc = plan_kvm(&c);
 	if (rc)
 		drop_plan(&c);
 	else
@@ -467,9 +470,7 @@ static int prepare(struct commit *c)
 	if (!rc && verify)
 		rc = verify_views(c->map);
 	if (!rc && c->map->vm)
-		rc = make_plan(c->map, &c->plan);
-	if (!rc && c->map->vm)
-		rc = plan_buses(c->map, any_tied_changes(c->map), &c->bus);
+		rc = plan_kvm(c);
 	return rc;
 }
 
@@ -511,9 +512,7 @@ static int run_without_moves(struct commit *c)
 	int rc;
 
 	memset(&c->refused, 0, sizeof(c->refused));
-	rc = make_plan(map, &c->plan);
-	if (!rc)
-		rc = plan_buses(map, any_tied_changes(map), &c->bus);
+	rc = plan_kvm(c);
 	if (rc) {
 		drop_plan(c);
 		return rc;

@@ -160,6 +160,7 @@ struct gpamap_bus_change {
 	struct gpamap_bus_list *old[GPAMAP_NR_BUSES];	/* once widened; NULL for nothing */
 	bool widened[GPAMAP_NR_BUSES];
 	bool tied;			/* the views answer otherwise than before */
+	bool planned;			/* next is known */
 };
 
 bool gpamap_bus_changes_tied(const struct gpamap_changes *changes);

@@ -22,6 +22,7 @@
 #include <sys/prctl.h>
 #include "gpamap_util.h"
 #include "guest_io.h"
+#include "leaks.h"
 
 #define PAGE TEST_PAGE
 #define MIB 0x100000ULL
@@ -53,28 +54,6 @@
 #define BELL1 2
 #define BELL2 4
 #define BELL3 8
-
-/* Before any test runs. */
-static int refcnt_before = -1, vms_before = -1;
-
-static void __attribute__((constructor)) note_refcnt(void)
-{
-	refcnt_before = module_refcnt();
-	vms_before = kvm_vms();
-}
-
-#define EXPECT_NO_MAP_LEFT()							\
-	do {									\
-		EXPECT_LE(0, refcnt_before);					\
-		EXPECT_EQ(refcnt_before, module_refcnt());			\
-	} while (0)
-
-#define EXPECT_NOTHING_LEFT()							\
-	do {									\
-		EXPECT_NO_MAP_LEFT();						\
-		EXPECT_LE(0, vms_before);					\
-		EXPECT_EQ(vms_before, kvm_vms());				\
-	} while (0)
 
 static int doorbell(int fd, u32 flags, u32 region, u64 offset, u32 len, u64 value,
 		    int bell)
@@ -815,15 +794,6 @@ TEST_F(bell, destroy_is_busy)
 	add_bell(DEV, 0, 8, 2);
 	EXPECT_RINGS(A, BELL2);
 }
-
-#define ASSERT_CHILD_OK(_pid)							\
-	do {									\
-		int __status;							\
-		ASSERT_EQ(_pid, waitpid(_pid, &__status, 0));			\
-		EXPECT_EQ(0, __status)						\
-			TH_LOG("child: exit %d, signal %d",			\
-			       WEXITSTATUS(__status), WTERMSIG(__status));	\
-	} while (0)
 
 TEST_F(bell, another_process)
 {

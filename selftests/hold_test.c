@@ -1450,15 +1450,6 @@ static int child_vmm(struct shared *shared)
 		ASSERT_NE(0u, vcpu_read(self->shared->commits));		\
 	} while (0)
 
-#define ASSERT_CHILD_OK(_pid)							\
-	do {									\
-		int __status;							\
-		ASSERT_EQ(_pid, waitpid(_pid, &__status, 0));			\
-		EXPECT_EQ(0, __status)						\
-			TH_LOG("child: exit %d, signal %d",			\
-			       WEXITSTATUS(__status), WTERMSIG(__status));	\
-	} while (0)
-
 #define ASSERT_KILLED(_pid)							\
 	do {									\
 		int __status;							\

@@ -20,6 +20,7 @@
 #include <sys/socket.h>
 #include "gpamap_util.h"
 #include "guest.h"
+#include "leaks.h"
 
 #define PAGE TEST_PAGE
 #define DEBUGFS "/sys/kernel/debug/gpamap"
@@ -30,29 +31,6 @@
 #define MEM_PAGES 16
 #define A 0x100000ULL
 #define B 0x40000000ULL
-
-/* Before any test runs. */
-static int refcnt_before = -1, vms_before = -1;
-
-static void __attribute__((constructor)) note_refcnt(void)
-{
-	refcnt_before = module_refcnt();
-	vms_before = kvm_vms();
-}
-
-/* No reference on the module is left; the test may still have VMs. */
-#define EXPECT_NO_MAP_LEFT()							\
-	do {									\
-		EXPECT_LE(0, refcnt_before);					\
-		EXPECT_EQ(refcnt_before, module_refcnt());			\
-	} while (0)
-
-#define EXPECT_NOTHING_LEFT()							\
-	do {									\
-		EXPECT_NO_MAP_LEFT();						\
-		EXPECT_LE(0, vms_before);					\
-		EXPECT_EQ(vms_before, kvm_vms());				\
-	} while (0)
 
 /* An attached map with memory at A. */
 struct setup {
@@ -136,15 +114,6 @@ static int commit(int fd, u64 at)
 		EXPECT_SLOTS((_s)->fd, { B, MEM_PAGES, (_s)->mem, 0, 0 });	\
 		EXPECT_EQ(0, commit((_s)->fd, A));				\
 		EXPECT_SLOTS((_s)->fd, { A, MEM_PAGES, (_s)->mem, 0, 0 });	\
-	} while (0)
-
-#define ASSERT_CHILD_OK(_pid)							\
-	do {									\
-		int __status;							\
-		ASSERT_EQ(_pid, waitpid(_pid, &__status, 0));			\
-		EXPECT_EQ(0, __status)						\
-			TH_LOG("child: exit %d, signal %d",			\
-			       WEXITSTATUS(__status), WTERMSIG(__status));	\
 	} while (0)
 
 /* -- close ----------------------------------------------------------------- */

@@ -6,11 +6,11 @@
  */
 #include "harness.h"
 #include <linux/kvm.h>
-#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include "gpamap_util.h"
 #include "guest_io.h"
+#include "vcpu.h"
 
 #define PAGE TEST_PAGE
 #define LEN (4 * PAGE)
@@ -259,49 +259,26 @@ TEST_F(partial, ports)
 	EXPECT_LEAVES(guest_out(&self->guest, 0x510, 1, 1), 0x510);
 }
 
-struct looper {
-	struct guest *guest;
-	u64 gpa;
-	int stop;
-	u64 laps;
-	int reason;
-};
-
-static void *write_all_the_time(void *arg)
-{
-	struct looper *l = arg;
-
-	while (!l->reason && !__atomic_load_n(&l->stop, __ATOMIC_ACQUIRE)) {
-		l->reason = guest_loop(l->guest, 0, GUEST_LOOP_WRITE, l->gpa, 20, 0) ?:
-			    guest_io_run(l->guest);
-		if (l->reason == KVM_EXIT_HLT)
-			l->reason = 0;
-		__atomic_add_fetch(&l->laps, 1, __ATOMIC_RELEASE);
-	}
-	return NULL;
-}
-
 /*
  * What is memory before and after stays memory in between, whether it is in a slot or not:
- * a vCPU that writes there never leaves.
+ * a vCPU that counts there never leaves, and loses no count.
  */
 #define EXPECT_NEVER_LEAVES(_gpa, _there, _back)				\
 	do {									\
-		struct looper __l = { .guest = &self->guest, .gpa = _gpa };	\
-		pthread_t __t;							\
-		u64 __laps;							\
+		volatile u64 *__hva = (u64 *)(self->mem + ((_gpa) - A));	\
+		struct vcpu __v;						\
+		u64 __old;							\
 		u32 __i;							\
-		ASSERT_EQ(0, pthread_create(&__t, NULL, write_all_the_time, &__l)); \
-		for (__i = 0; __i < 200 && !__l.reason; __i++) {		\
+		vcpu_first(&__v, &self->guest);					\
+		ASSERT_EQ(0, vcpu_start(&__v, GUEST_COUNT, _gpa, 0, 0));	\
+		for (__i = 0; __i < 200 && !vcpu_read(__v.ended); __i++) {	\
 			apply(_there);						\
 			apply(_back);						\
-			__laps = __atomic_load_n(&__l.laps, __ATOMIC_ACQUIRE);	\
-			wait_until(__l.reason || __laps !=			\
-				   __atomic_load_n(&__l.laps, __ATOMIC_ACQUIRE)); \
+			__old = *__hva;						\
+			wait_until(*__hva != __old || vcpu_read(__v.ended));	\
 		}								\
-		__atomic_store_n(&__l.stop, 1, __ATOMIC_RELEASE);		\
-		pthread_join(__t, NULL);					\
-		EXPECT_EQ(0, __l.reason) TH_LOG("after %u changes", __i);	\
+		EXPECT_EQ(0, vcpu_stop(&__v))					\
+			TH_LOG("after %u changes: %s", __i, vcpu_text(&__v));	\
 	} while (0)
 
 TEST_F_TIMEOUT(partial, slot_becomes_partial_under_vcpu, 120)

@@ -459,7 +459,6 @@ TEST_F(registers, mapping)
 TEST_F(registers, fork)
 {
 	char *page;
-	int status;
 	pid_t pid;
 
 	set_registers(DEV, { 0, 4, GPAMAP_REGISTER_READWRITE, 1 });
@@ -471,8 +470,7 @@ TEST_F(registers, fork)
 		*(volatile u32 *)page += 41;
 		_exit(0);
 	}
-	ASSERT_EQ(pid, waitpid(pid, &status, 0));
-	EXPECT_EQ(0, status);
+	ASSERT_CHILD_OK(pid);
 	EXPECT_READ(A, 4, 42);
 	munmap(page, PAGE);
 }

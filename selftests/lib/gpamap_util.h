@@ -252,6 +252,16 @@ int kvm_vms(void);
 			sizeof(__want) / sizeof(struct want_slot)));		\
 	} while (0)
 
+/* It ends, and well. */
+#define ASSERT_CHILD_OK(_pid)							\
+	do {									\
+		int __status;							\
+		ASSERT_EQ(_pid, waitpid(_pid, &__status, 0));			\
+		EXPECT_EQ(0, __status)						\
+			TH_LOG("child: exit %d, signal %d",			\
+			       WEXITSTATUS(__status), WTERMSIG(__status));	\
+	} while (0)
+
 /* Until @_cond holds; one that never does is ended by the harness. */
 #define wait_until(_cond)							\
 	do {									\
