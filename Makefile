@@ -53,7 +53,10 @@ GVMM_SRC := $(wildcard samples/gvmm/*.c)
 TEST_SRC := $(wildcard selftests/*_test.c)
 TEST_LIB_SRC := $(wildcard selftests/lib/*.c)
 HOST_SRC := $(wildcard selftests/host/*_test.c)
-MODULE_SRC := $(wildcard kmod/*.[ch]) kmod/Kbuild uapi/linux/gpamap.h
+# The module itself, a sample that adds to it, and one for the tests.
+MODULE_DIRS := kmod samples/pmtimer selftests/modules
+MODULE_SRC := $(foreach d,$(MODULE_DIRS),$(wildcard $d/*.[ch]) $d/Kbuild) uapi/linux/gpamap.h
+MODULES := gpamap.ko gpamap_pmtimer.ko gpamap_test_handlers.ko
 
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 CORE_OBJ := $(CORE_SRC:%.c=$(B)/%.o)
@@ -100,7 +103,7 @@ help:
 no-module:
 	@echo 'no kernel headers found: the module is not built (make help)'
 
-module: $(B)/gpamap.ko
+module: $(MODULES:%=$(B)/%)
 
 ifneq ($(KREL),)
 KBUILD := $(B)/kernel/$(KREL)
@@ -108,16 +111,17 @@ KBUILD := $(B)/kernel/$(KREL)
 # Copied, so that one source can be built for several kernels side by side.
 $(KBUILD)/gpamap.ko: $(MODULE_SRC)
 	$(Q)mkdir -p $(KBUILD)
-	$(Q)cp --preserve=timestamps kmod/*.[ch] kmod/Kbuild $(KBUILD)/
+	$(Q)cp --preserve=timestamps $(MODULE_DIRS:%=%/*.c) kmod/*.h $(KBUILD)/
+	$(Q)cat $(MODULE_DIRS:%=%/Kbuild) > $(KBUILD)/Kbuild
 	$(Q)$(MAKE) --no-print-directory -C $(KDIR) M=$(TOP)/$(KBUILD) GPAMAP_TOP=$(TOP) \
 		$(if $(W),W=$(W)) $(if $(V),V=$(V)) modules
 	$(Q)touch $@
 
 # Of the kernel that was built for last.
-$(B)/gpamap.ko: $(KBUILD)/gpamap.ko FORCE
-	$(Q)cmp -s $< $@ || cp $< $@
+$(MODULES:%=$(B)/%): $(B)/%: $(KBUILD)/gpamap.ko FORCE
+	$(Q)cmp -s $(KBUILD)/$* $@ || cp $(KBUILD)/$* $@
 else
-$(B)/gpamap.ko:
+$(MODULES:%=$(B)/%):
 	@echo 'no kernel headers: set KDIR, or install the package linux-headers-amd64' >&2
 	@exit 1
 endif

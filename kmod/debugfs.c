@@ -7,6 +7,7 @@
  *	flat	the view of every space, as `gpamap flatten` prints it
  *	slots	the memslots
  *	stats	struct gpamap_stats, one "name value" a line
+ *	io	the regions that have something tied to them: what it is, and the accesses
  *
  * debugfs is a help, not a service: a map without a directory works.
  */
@@ -140,6 +141,40 @@ static int show_stats(struct seq_file *m, struct gpamap *map)
 	SHOW(longest_hold_ns);
 	SHOW(rollbacks);
 #undef SHOW
+	return 0;
+}
+
+static const char * const policies[] = {
+	[GPAMAP_POLICY_NONE] = "",
+	[GPAMAP_POLICY_TELL] = " tell",
+	[GPAMAP_POLICY_ZEROES] = " zeroes",
+	[GPAMAP_POLICY_ONES] = " ones",
+};
+
+static int show_io(struct seq_file *m, struct gpamap *map)
+{
+	struct gpamap_region *region;
+	unsigned long id;
+
+	xa_for_each(&map->tree.regions, id, region) {
+		const struct gpamap_io *io = gpamap_region_io(map, region);
+
+		if (!goes_on(m))
+			return 0;
+		if (!io)
+			continue;
+		seq_printf(m, "%u \"%s\" reads %lld writes %lld exits %lld doorbells %lld:%s%s%s%s%s\n",
+			   region->id, region->name,
+			   atomic64_read(&io->counts[GPAMAP_COUNT_READS]),
+			   atomic64_read(&io->counts[GPAMAP_COUNT_WRITES]),
+			   atomic64_read(&io->counts[GPAMAP_COUNT_EXITS]),
+			   atomic64_read(&io->counts[GPAMAP_COUNT_DOORBELLS]),
+			   rcu_access_pointer(io->registers) ? " registers" : "",
+			   rcu_access_pointer(io->bells) ? " doorbells" : "",
+			   rcu_access_pointer(io->handler) ? " " : "",
+			   gpamap_handler_name(map, io),
+			   policies[io->policy]);
+	}
 	return 0;
 }
 
@@ -310,6 +345,12 @@ static int stats_show(struct seq_file *m, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(stats);
 
+static int io_show(struct seq_file *m, void *unused)
+{
+	return show_locked(m, show_io);
+}
+DEFINE_SHOW_ATTRIBUTE(io);
+
 void gpamap_debugfs_init(void)
 {
 	gpamap_debugfs = debugfs_create_dir("gpamap", NULL);
@@ -332,6 +373,7 @@ void gpamap_debugfs_add(struct gpamap *map)
 	debugfs_create_file("flat", 0400, map->debugfs, map, &flat_fops);
 	debugfs_create_file("slots", 0400, map->debugfs, map, &slots_fops);
 	debugfs_create_file("stats", 0400, map->debugfs, map, &stats_fops);
+	debugfs_create_file("io", 0400, map->debugfs, map, &io_fops);
 }
 
 /* Waits for readers, who take the lock of the map: it must not be held. */

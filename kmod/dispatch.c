@@ -2,8 +2,9 @@
 /*
  * What is tied to a region, and what a guest's access to the region does.
  *
- * What is tied to it (doorbell.c, registers.c) hangs on the region itself, in struct
- * gpamap_io, by offset. It has no address: where the region is seen is what the view says.
+ * What is tied to it (registers.c, doorbell.c, handler.c, policy.c, in this order) hangs on
+ * the region itself, in struct gpamap_io, by offset. It has no address: where the region is
+ * seen is what the view says.
  * So an access is answered in two steps, which are searches: which region, at which offset,
  * does the published view show here; and what is at that offset. When the region moves,
  * nothing of this changes; the commit that moves it publishes another view.
@@ -12,8 +13,10 @@
  * buses (bus.c). These matter for speed and for who is asked, never for the answer.
  *
  * Accesses come from vCPUs inside KVM_RUN, with vcpu->mutex and SRCU of KVM's. They read
- * the snapshot and what is tied to regions under RCU and take no lock. All else here runs
- * under the lock of the map.
+ * the snapshot and what is tied to regions under RCU and take no lock. What may sleep
+ * (handlers, memory of the VMM) is done after that, under KVM's SRCU alone: struct gpamap_io
+ * and a handler go when gpamap_io_wait() has waited for that too. All else here runs under
+ * the lock of the map.
  *
  * Memory in a page that is only in part memory has no slot. It is served here, so that the
  * guest finds it all the same.
@@ -22,8 +25,19 @@
  */
 #include <linux/uaccess.h>
 #include "private.h"
+#include "trace.h"
 
 /* ---- an access -------------------------------------------------------- */
+
+struct access {
+	struct gpamap *map;
+	enum gpamap_bus_view view;
+	bool write;
+	u32 vcpu_id;
+	u32 len;
+	u64 addr;
+	void *val;			/* a write only reads it */
+};
 
 /* A stretch of memory that an access falls on, where there is no memslot. */
 struct piece {
@@ -31,19 +45,35 @@ struct piece {
 	u32 len;
 };
 
+/* What is left to do outside of RCU for an access that was not answered yet. */
+struct rest {
+	struct gpamap_io *io;		/* NULL: nothing is tied to the region */
+	struct gpamap_handler_use *handler;
+	struct gpamap_exit exit;	/* what to tell should it leave */
+	u32 nr_pieces;
+	struct piece pieces[8];
+};
+
+static void count(struct gpamap_io *io, enum gpamap_count what)
+{
+	atomic64_inc(&io->counts[what]);
+}
+
 /*
  * Rule 37: the bytes of memory in a page that is only in part memory. Rule 46: an access to
  * memory is cut at the borders; if it meets anything but memory, or what it cannot write,
- * all of it leaves. @range is what is at @addr. Returns the number of pieces, 0 for none.
+ * all of it leaves. @range is what is at the address. Returns the number of pieces, 0 for
+ * none.
  */
-static u32 find_memory(const struct gpamap_flatview *view, const struct gpamap_range *range,
-		       u64 addr, u32 len, bool write, struct piece *pieces)
+static u32 find_memory(const struct access *a, const struct gpamap_flatview *view,
+		       const struct gpamap_range *range, struct piece *pieces)
 {
-	u32 nr = 0;
+	u64 addr = a->addr;
+	u32 len = a->len, nr = 0;
 
 	for (;; range = gpamap_flatview_find(view, addr)) {
 		if (!range || !gpamap_range_is_memory(range) ||
-		    (write && gpamap_range_is_readonly(range)))
+		    (a->write && gpamap_range_is_readonly(range)))
 			return 0;
 		pieces[nr].hva = range->region->hva + range->offset + (addr - range->start);
 		pieces[nr].len = min_t(u64, len, range->last - addr + 1);
@@ -54,59 +84,73 @@ static u32 find_memory(const struct gpamap_flatview *view, const struct gpamap_r
 	}
 }
 
-/* What is at @addr, and in which view; NULL for nothing. */
-static const struct gpamap_range *find_range(struct gpamap *map, enum gpamap_bus_view bus,
-					     u64 addr, const struct gpamap_flatview **view)
+/* Under RCU: takes along what the views and regions have to say. */
+static noinline void take_rest(const struct access *a, struct gpamap_io *io,
+			       const struct gpamap_snapshot *snapshot,
+			       const struct gpamap_range *range, struct rest *rest)
 {
-	/* Pairs with show(). */
-	const struct gpamap_snapshot *snapshot = rcu_dereference(map->snapshot);
+	u64 offset = range->offset + (a->addr - range->start);
 
-	*view = snapshot ? snapshot->bus[bus] : NULL;
-	return *view ? gpamap_flatview_find(*view, addr) : NULL;
+	rest->io = io;
+	/* Pairs with handler_add(). */
+	rest->handler = io ? rcu_dereference(io->handler) : NULL;
+	rest->nr_pieces = 0;
+	if (!rest->handler && a->view != GPAMAP_VIEW_PORTS)
+		rest->nr_pieces = find_memory(a, snapshot->bus[a->view], range, rest->pieces);
+	rest->exit = (struct gpamap_exit){
+		.addr = a->addr,
+		.offset = offset,
+		.last = range->last,
+		.generation = snapshot->generation,
+		.space = snapshot->bus_space[a->view],
+		.region = range->region->id,
+		.kind = range->region->kind,
+		.region_flags = range->flags,
+		.hva = range->region->hva ? range->region->hva + offset : 0,
+	};
+}
+
+static bool copy_pieces(const struct access *a, const struct rest *rest)
+{
+	void *val = a->val;
+	u32 i;
+
+	for (i = 0; i < rest->nr_pieces; val += rest->pieces[i++].len) {
+		void __user *at = u64_to_user_ptr(rest->pieces[i].hva);
+		u32 len = rest->pieces[i].len;
+
+		if (a->write ? copy_to_user(at, val, len) : copy_from_user(val, at, len))
+			return false;
+	}
+	return true;
 }
 
 /*
- * A read of a guest's. Whether it is done; otherwise it leaves to the VMM. May sleep: KVM_RUN
- * is in the process that owns the memory, and KVM holds nothing that a fault needs.
+ * What may sleep: KVM_RUN is in the process that owns the memory, and KVM holds nothing
+ * that a fault needs.
  */
-bool gpamap_dispatch_read(struct gpamap *map, enum gpamap_bus_view bus, u64 addr, u32 len,
-			  void *val)
+static noinline bool do_rest(const struct access *a, const struct rest *rest)
 {
-	const struct gpamap_flatview *view;
-	const struct gpamap_range *range;
-	const struct gpamap_io *io;
-	struct piece pieces[8];
-	bool done = false;
-	u32 i, nr = 0;
+	enum gpamap_answer answer = GPAMAP_ANSWER_EXIT;
 
-	if (len > sizeof(u64))
-		return false;
-	rcu_read_lock();
-	range = find_range(map, bus, addr, &view);
-	if (range) {
-		/* Pairs with gpamap_io_tie(). */
-		io = rcu_dereference(range->region->io);
-		if (io)
-			done = gpamap_registers_read(io, range->offset + (addr - range->start),
-						     len, val);
-		if (!done && bus != GPAMAP_VIEW_PORTS)
-			nr = find_memory(view, range, addr, len, false, pieces);
+	if (rest->handler) {
+		if (gpamap_handler_access(rest->handler, rest->exit.offset, a->len, a->write,
+					  a->val))
+			answer = GPAMAP_ANSWER_HANDLER;
+	} else if (rest->nr_pieces) {
+		if (copy_pieces(a, rest))
+			answer = GPAMAP_ANSWER_MEMORY;
+	} else if (rest->io && gpamap_policy_access(rest->io, a->len, a->write, a->val)) {
+		answer = GPAMAP_ANSWER_POLICY;
 	}
-	rcu_read_unlock();
-	for (i = 0; i < nr; val += pieces[i++].len)
-		if (copy_from_user(val, u64_to_user_ptr(pieces[i].hva), pieces[i].len))
-			return false;
-	return done || nr;
-}
-
-static bool write_memory(const struct piece *pieces, u32 nr, const void *val)
-{
-	u32 i;
-
-	for (i = 0; i < nr; val += pieces[i++].len)
-		if (copy_to_user(u64_to_user_ptr(pieces[i].hva), val, pieces[i].len))
-			return false;
-	return true;
+	trace_gpamap_access(a->map, a->vcpu_id, rest->exit.space, rest->exit.region, a->addr,
+			    a->len, a->write, answer);
+	if (answer != GPAMAP_ANSWER_EXIT)
+		return true;
+	if (rest->io)
+		count(rest->io, GPAMAP_COUNT_EXITS);
+	gpamap_exit_tell(a->map, a->vcpu_id, &rest->exit);
+	return false;
 }
 
 /* Not aligned. Of lengths that no register and no doorbell with a value has it is 0. */
@@ -133,41 +177,97 @@ static u64 load_value(const void *val, u32 len)
 }
 
 /* What is written is stored before the bell says so. */
-static bool dispatch_io(const struct gpamap_io *io, u64 offset, u32 len, const void *val)
+static enum gpamap_answer write_io(struct gpamap_io *io, u64 offset, u32 len, const void *val)
 {
 	u64 value = load_value(val, len);
-	bool done = false;
+	bool stored = false;
+	u32 rang;
 
+	count(io, GPAMAP_COUNT_WRITES);
 	if (rcu_access_pointer(io->registers))
-		done = gpamap_registers_write(io, offset, len, value);
-	return gpamap_doorbell_ring(io, offset, len, value) || done;
+		stored = gpamap_registers_write(io, offset, len, value);
+	rang = gpamap_doorbell_ring(io, offset, len, value);
+	if (!rang)
+		return stored ? GPAMAP_ANSWER_REGISTER : GPAMAP_ANSWER_EXIT;
+	atomic64_add(rang, &io->counts[GPAMAP_COUNT_DOORBELLS]);
+	return GPAMAP_ANSWER_DOORBELL;
+}
+
+static enum gpamap_answer read_io(struct gpamap_io *io, u64 offset, u32 len, void *val)
+{
+	count(io, GPAMAP_COUNT_READS);
+	return gpamap_registers_read(io, offset, len, val) ? GPAMAP_ANSWER_REGISTER :
+							     GPAMAP_ANSWER_EXIT;
+}
+
+/* Whether it is done; otherwise it leaves to the VMM. */
+static __always_inline bool dispatch(const struct access *a)
+{
+	enum gpamap_answer answer = GPAMAP_ANSWER_EXIT;
+	const struct gpamap_snapshot *snapshot;
+	const struct gpamap_range *range = NULL;
+	struct gpamap_io *io;
+	struct rest rest;
+	u64 offset;
+
+	if (a->len > sizeof(u64))
+		return false;
+	rcu_read_lock();
+	/* Pairs with show(). */
+	snapshot = rcu_dereference(a->map->snapshot);
+	if (snapshot && snapshot->bus[a->view])
+		range = gpamap_flatview_find(snapshot->bus[a->view], a->addr);
+	if (!range) {
+		rcu_read_unlock();
+		return false;
+	}
+	/* Pairs with gpamap_io_tie(). */
+	io = rcu_dereference(range->region->io);
+	offset = range->offset + (a->addr - range->start);
+	if (io && a->write)
+		answer = write_io(io, offset, a->len, a->val);
+	else if (io)
+		answer = read_io(io, offset, a->len, a->val);
+	if (answer != GPAMAP_ANSWER_EXIT)
+		trace_gpamap_access(a->map, a->vcpu_id, snapshot->bus_space[a->view],
+				    range->region->id, a->addr, a->len, a->write, answer);
+	else
+		take_rest(a, io, snapshot, range, &rest);
+	rcu_read_unlock();
+	return answer != GPAMAP_ANSWER_EXIT || do_rest(a, &rest);
+}
+
+/* A read of a guest's: whether it is done. May sleep. */
+bool gpamap_dispatch_read(struct gpamap *map, enum gpamap_bus_view view, u32 vcpu_id, u64 addr,
+			  u32 len, void *val)
+{
+	const struct access a = {
+		.map = map,
+		.view = view,
+		.vcpu_id = vcpu_id,
+		.addr = addr,
+		.len = len,
+		.val = val,
+	};
+
+	return dispatch(&a);
 }
 
 /* A write of a guest's, as gpamap_dispatch_read(). */
-bool gpamap_dispatch_write(struct gpamap *map, enum gpamap_bus_view bus, u64 addr,
-			   u32 len, const void *val)
+bool gpamap_dispatch_write(struct gpamap *map, enum gpamap_bus_view view, u32 vcpu_id,
+			   u64 addr, u32 len, const void *val)
 {
-	const struct gpamap_flatview *view;
-	const struct gpamap_range *range;
-	const struct gpamap_io *io;
-	struct piece pieces[8];
-	bool done = false;
-	u32 nr = 0;
+	const struct access a = {
+		.map = map,
+		.view = view,
+		.write = true,
+		.vcpu_id = vcpu_id,
+		.addr = addr,
+		.len = len,
+		.val = (void *)val,
+	};
 
-	if (len > sizeof(u64))
-		return false;
-	rcu_read_lock();
-	range = find_range(map, bus, addr, &view);
-	if (range) {
-		/* Pairs with gpamap_io_tie(). */
-		io = rcu_dereference(range->region->io);
-		if (io)
-			done = dispatch_io(io, range->offset + (addr - range->start), len, val);
-		else if (bus != GPAMAP_VIEW_PORTS)
-			nr = find_memory(view, range, addr, len, true, pieces);
-	}
-	rcu_read_unlock();
-	return done || (nr && write_memory(pieces, nr, val));
+	return dispatch(&a);
 }
 
 /* ---- what is tied to a region ----------------------------------------- */
@@ -175,6 +275,21 @@ bool gpamap_dispatch_write(struct gpamap *map, enum gpamap_bus_view bus, u64 add
 struct gpamap_io *gpamap_region_io(struct gpamap *map, const struct gpamap_region *region)
 {
 	return rcu_dereference_protected(region->io, lockdep_is_held(&map->lock));
+}
+
+/* Until no vCPU is in an access that began before: all that dispatch.c reads may go. */
+void gpamap_io_wait(struct gpamap *map)
+{
+	if (map->vm)
+		gpamap_vm_bus_wait(map->vm);
+}
+
+/* Other readers than vCPUs are under RCU. */
+static void io_remove(struct gpamap *map, struct gpamap_region *region, struct gpamap_io *io)
+{
+	rcu_assign_pointer(region->io, NULL);
+	gpamap_io_wait(map);
+	kfree_rcu(io, rcu);
 }
 
 /**
@@ -197,10 +312,8 @@ int gpamap_io_tie(struct gpamap *map, struct gpamap_region *region)
 	/* Pairs with gpamap_dispatch_read() and _write(). */
 	rcu_assign_pointer(region->io, io);
 	rc = gpamap_map_update_bus(map);
-	if (rc) {
-		rcu_assign_pointer(region->io, NULL);
-		kfree_rcu(io, rcu);
-	}
+	if (rc)
+		io_remove(map, region, io);
 	return rc;
 }
 
@@ -209,10 +322,10 @@ void gpamap_io_untie(struct gpamap *map, struct gpamap_region *region)
 {
 	struct gpamap_io *io = gpamap_region_io(map, region);
 
-	if (rcu_access_pointer(io->bells) || rcu_access_pointer(io->registers))
+	if (rcu_access_pointer(io->bells) || rcu_access_pointer(io->registers) ||
+	    rcu_access_pointer(io->handler) || io->policy)
 		return;
-	rcu_assign_pointer(region->io, NULL);
-	kfree_rcu(io, rcu);
+	io_remove(map, region, io);
 	/* If that fails KVM goes on asking, and hears no. */
 	if (gpamap_map_update_bus(map))
 		map->bus_stale = true;
@@ -227,5 +340,6 @@ void gpamap_io_free(struct gpamap_region *region)
 		return;
 	gpamap_doorbells_free(io);
 	gpamap_registers_free(io);
+	gpamap_handler_free(io);
 	kfree(io);
 }

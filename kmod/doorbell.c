@@ -46,11 +46,11 @@ static u32 hash_bell(const struct gpamap_bells *bells, u64 offset, bool match, u
 	return hash_64(key, bells->bits);
 }
 
-static bool ring_chain(const struct gpamap_bells *bells, u64 offset, u32 len, bool match,
+static u32 ring_chain(const struct gpamap_bells *bells, u64 offset, u32 len, bool match,
 		       u64 value)
 {
 	const struct bell *bell;
-	bool rang = false;
+	u32 rang = 0;
 
 	bell = rcu_dereference(bells->heads[hash_bell(bells, offset, match, value)]);
 	for (; bell; bell = rcu_dereference(bell->next)) {
@@ -58,23 +58,23 @@ static bool ring_chain(const struct gpamap_bells *bells, u64 offset, u32 len, bo
 		    (bell->len && bell->len != len) || (match && bell->value != value))
 			continue;
 		gpamap_eventfd_signal(bell->eventfd);
-		rang = true;
+		rang++;
 	}
 	return rang;
 }
 
-/* Whether a write rings any; @value is that of a write of 1, 2, 4 or 8 bytes. Under RCU. */
-bool gpamap_doorbell_ring(const struct gpamap_io *io, u64 offset, u32 len, u64 value)
+/* How many a write rings; @value is that of a write of 1, 2, 4 or 8 bytes. Under RCU. */
+u32 gpamap_doorbell_ring(const struct gpamap_io *io, u64 offset, u32 len, u64 value)
 {
 	/* Pairs with bell_add(). */
 	const struct gpamap_bells *bells = rcu_dereference(io->bells);
-	bool rang;
+	u32 rang;
 
 	if (!bells)
-		return false;
+		return 0;
 	rang = ring_chain(bells, offset, len, false, 0);
 	if (READ_ONCE(bells->nr_match))
-		rang |= ring_chain(bells, offset, len, true, value);
+		rang += ring_chain(bells, offset, len, true, value);
 	return rang;
 }
 
@@ -213,13 +213,6 @@ static bool too_many_bells(struct gpamap *map, struct gpamap_io *io,
 	return nr >= GPAMAP_MAX_SAME_DOORBELLS;
 }
 
-/* All readers are vCPUs in accesses. */
-static void wait_for_readers(struct gpamap *map)
-{
-	if (map->vm)
-		gpamap_vm_bus_wait(map->vm);
-}
-
 /* A region's first one makes its table. */
 static int bell_add(struct gpamap *map, struct gpamap_io *io, struct bell *bell)
 {
@@ -239,7 +232,7 @@ static int bell_add(struct gpamap *map, struct gpamap_io *io, struct bell *bell)
 	/* Pairs with gpamap_doorbell_ring(). */
 	rcu_assign_pointer(io->bells, bells);
 	if (old) {
-		wait_for_readers(map);
+		gpamap_io_wait(map);
 		bells_free(old, false);
 	}
 	return 0;
@@ -262,7 +255,7 @@ static int doorbell_remove(struct gpamap *map, struct gpamap_region *region,
 	if (!--bells->nr)
 		rcu_assign_pointer(io->bells, NULL);
 	map->nr_doorbells--;
-	wait_for_readers(map);
+	gpamap_io_wait(map);
 	eventfd_ctx_put(bell->eventfd);
 	kfree(bell);
 	if (!bells->nr)

@@ -50,8 +50,8 @@ static int bus_read(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t addr
 {
 	struct gpamap_bus_device *device = container_of(dev, struct gpamap_bus_device, dev);
 
-	return gpamap_dispatch_read(device->map, device_view(device, vcpu), addr, len, val) ?
-		       0 : -EOPNOTSUPP;
+	return gpamap_dispatch_read(device->map, device_view(device, vcpu), vcpu->vcpu_id, addr,
+				    len, val) ? 0 : -EOPNOTSUPP;
 }
 
 static int bus_write(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t addr, int len,
@@ -59,8 +59,8 @@ static int bus_write(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t add
 {
 	struct gpamap_bus_device *device = container_of(dev, struct gpamap_bus_device, dev);
 
-	return gpamap_dispatch_write(device->map, device_view(device, vcpu), addr, len,
-				     val) ? 0 : -EOPNOTSUPP;
+	return gpamap_dispatch_write(device->map, device_view(device, vcpu), vcpu->vcpu_id, addr,
+				     len, val) ? 0 : -EOPNOTSUPP;
 }
 
 static const struct kvm_io_device_ops bus_ops = {

@@ -39,6 +39,8 @@ union ioctl_arg {
 	struct gpamap_lookup lookup;
 	struct gpamap_doorbell doorbell;
 	struct gpamap_registers registers;
+	struct gpamap_handler handler;
+	struct gpamap_policy policy;
 };
 
 #define IOCTL_OP(_cmd, _struct, _last, _lock, _respond, _execute)		\
@@ -68,6 +70,8 @@ static const struct ioctl_op ioctl_ops[] = {
 		 gpamap_doorbell),
 	IOCTL_OP(GPAMAP_REGISTERS, gpamap_registers, registers, LOCK_NONE, false,
 		 gpamap_registers),
+	IOCTL_OP(GPAMAP_HANDLER, gpamap_handler, name, LOCK_MAP, false, gpamap_handler),
+	IOCTL_OP(GPAMAP_POLICY, gpamap_policy, policy, LOCK_MAP, false, gpamap_policy),
 };
 
 static int execute(const struct ioctl_op *op, struct gpamap *map, union ioctl_arg *arg)
@@ -135,7 +139,14 @@ static __poll_t gpamap_fop_poll(struct file *file, struct poll_table_struct *tab
 
 static int gpamap_fop_mmap(struct file *file, struct vm_area_struct *vma)
 {
-	return gpamap_registers_mmap(file->private_data, vma);
+	struct gpamap *map = file->private_data;
+
+	if (!(vma->vm_flags & VM_MAYSHARE))
+		return -EINVAL;
+	/* No region has the id 0. */
+	if (!vma->vm_pgoff)
+		return gpamap_exits_mmap(map, vma);
+	return gpamap_registers_mmap(map, vma);
 }
 
 static int gpamap_fop_open(struct inode *inode, struct file *file)
@@ -169,6 +180,7 @@ static int gpamap_fop_release(struct inode *inode, struct file *file)
 	kfree(rcu_dereference_protected(map->snapshot, true));
 	xa_for_each(&map->tree.regions, id, region)
 		gpamap_io_free(region);
+	gpamap_exits_free(map);
 	gpamap_tree_destroy(&map->tree);
 	mutex_destroy(&map->lock);
 	kfree(map);

@@ -53,26 +53,37 @@ int gpamap_map_check_usable(const struct gpamap *map)
 	return map->vm ? gpamap_vm_check_owner(map->vm) : 0;
 }
 
-/* The root of the one space of a kind that the VM's slots or bus are to follow, or NULL. */
-static struct gpamap_root *space_root(struct gpamap *map, u32 kind, u32 as_id)
+/* The one space of a kind that the VM's slots or bus are to follow, or NULL. */
+static struct gpamap_space *find_space(struct gpamap *map, u32 kind, u32 as_id)
 {
 	struct gpamap_space *space;
 	unsigned long id;
 
 	xa_for_each(&map->tree.spaces, id, space)
 		if (!space->dead && space->kind == kind && space->as_id == as_id)
-			return space->root;
+			return space;
 	return NULL;
+}
+
+static u32 space_id(struct gpamap *map, u32 kind, u32 as_id)
+{
+	struct gpamap_space *space = find_space(map, kind, as_id);
+
+	return space ? space->id : 0;
 }
 
 static struct gpamap_root *memory_root(struct gpamap *map, u32 as_id)
 {
-	return space_root(map, GPAMAP_SPACE_MEMORY, as_id);
+	struct gpamap_space *space = find_space(map, GPAMAP_SPACE_MEMORY, as_id);
+
+	return space ? space->root : NULL;
 }
 
 static struct gpamap_root *ports_root(struct gpamap *map)
 {
-	return space_root(map, GPAMAP_SPACE_IO, 0);
+	struct gpamap_space *space = find_space(map, GPAMAP_SPACE_IO, 0);
+
+	return space ? space->root : NULL;
 }
 
 /* The view that a root will have after the commit. */
@@ -259,6 +270,9 @@ static struct gpamap_snapshot *snapshot_alloc(struct gpamap *map)
 		return NULL;
 	snapshot->generation = map->generation + 1;
 	bus_views(map, snapshot->bus);
+	snapshot->bus_space[GPAMAP_VIEW_MEMORY] = space_id(map, GPAMAP_SPACE_MEMORY, 0);
+	snapshot->bus_space[GPAMAP_VIEW_SMM] = space_id(map, GPAMAP_SPACE_MEMORY, 1);
+	snapshot->bus_space[GPAMAP_VIEW_PORTS] = space_id(map, GPAMAP_SPACE_IO, 0);
 	xa_for_each(&map->tree.spaces, id, space) {
 		if (space->dead)
 			continue;
@@ -508,7 +522,6 @@ static int still_bad(void *arg)
 /* KVM refused a move, and will refuse others: once more, without. */
 static int run_without_moves(struct commit *c)
 {
-	struct gpamap *map = c->map;
 	int rc;
 
 	memset(&c->refused, 0, sizeof(c->refused));

@@ -8,6 +8,7 @@
  *	struct gpamap::lock
  *	    struct gpamap::wait.lock
  *	    gpamap_vms_lock (kvm.c)
+ *	    handlers_lock (handler.c)
  *	    kvm->lock (while vCPUs are held; tried with a time limit)
  *		vcpu->mutex (of all vCPUs; only tried)
  *		    struct hold::lock (kvm.c; also taken by callbacks in vCPU threads)
@@ -15,8 +16,8 @@
  *		copies)
  *	    locks that KVM takes in its ioctls (kvm->slots_lock, ...)
  *
- * LOOKUP and poll take no lock but wait.lock. mmap() and faults of the argument page
- * take no lock of the module. debugfs files
+ * LOOKUP and poll take no lock but wait.lock. mmap(), faults of the argument page and
+ * accesses of vCPUs (dispatch.c) take no lock of the module. debugfs files
  * take struct gpamap::lock, so they are removed while it is not held.
  */
 #ifndef GPAMAP_PRIVATE_H
@@ -69,6 +70,7 @@ struct gpamap_snapshot {
 	struct rcu_head rcu;
 	u64 generation;
 	const struct gpamap_flatview *bus[GPAMAP_NR_BUS_VIEWS];	/* NULL for none */
+	u32 bus_space[GPAMAP_NR_BUS_VIEWS];			/* their ids */
 	u32 nr;
 	struct {
 		u32 space;
@@ -123,6 +125,9 @@ struct gpamap {
 	/* RCU; written under the lock. NULL before the first commit. */
 	struct gpamap_snapshot __rcu *snapshot;
 
+	/* Set once, by cmpxchg(); freed with the map. Of struct gpamap_exit. */
+	struct page *exits[GPAMAP_MAX_EXIT_PAGES];
+
 	wait_queue_head_t wait;		/* for a new generation; own lock */
 	u32 number;			/* fixed at creation, as what follows */
 	struct dentry *debugfs;
@@ -137,21 +142,65 @@ int gpamap_map_check_usable(const struct gpamap *map);
 int __must_check gpamap_map_update_bus(struct gpamap *map);
 
 /* dispatch.c */
-/* What is tied to a region. Members are under RCU, and written under the lock of the map. */
+/* What is counted of the accesses to a region: see struct gpamap_counters. */
+enum gpamap_count {
+	GPAMAP_COUNT_READS,
+	GPAMAP_COUNT_WRITES,
+	GPAMAP_COUNT_EXITS,
+	GPAMAP_COUNT_DOORBELLS,
+	GPAMAP_NR_COUNTS,
+};
+
+/* What answers an access. */
+enum gpamap_answer {
+	GPAMAP_ANSWER_EXIT,		/* nothing: it leaves to the VMM */
+	GPAMAP_ANSWER_REGISTER,
+	GPAMAP_ANSWER_DOORBELL,
+	GPAMAP_ANSWER_HANDLER,
+	GPAMAP_ANSWER_MEMORY,
+	GPAMAP_ANSWER_POLICY,
+};
+
+/*
+ * What is tied to a region. Written under the lock of the map, read under RCU by mmap() and
+ * under KVM's SRCU by vCPUs (gpamap_io_wait()).
+ */
 struct gpamap_io {
 	struct gpamap_bells __rcu *bells;			/* doorbell.c's */
 	struct gpamap_registers_page __rcu *registers;		/* registers.c's */
+	struct gpamap_handler_use __rcu *handler;		/* handler.c's */
+	u32 policy;			/* enum gpamap_policy_kind */
 	struct rcu_head rcu;
+
+	/* Written by all vCPUs, so not beside what they only read. */
+	atomic64_t counts[GPAMAP_NR_COUNTS] ____cacheline_aligned_in_smp;
 };
 
 struct gpamap_io *gpamap_region_io(struct gpamap *map, const struct gpamap_region *region);
 int __must_check gpamap_io_tie(struct gpamap *map, struct gpamap_region *region);
 void gpamap_io_untie(struct gpamap *map, struct gpamap_region *region);
+void gpamap_io_wait(struct gpamap *map);
 void gpamap_io_free(struct gpamap_region *region);
-bool gpamap_dispatch_read(struct gpamap *map, enum gpamap_bus_view bus, u64 addr, u32 len,
-			  void *val);
-bool gpamap_dispatch_write(struct gpamap *map, enum gpamap_bus_view bus, u64 addr,
-			   u32 len, const void *val);
+bool gpamap_dispatch_read(struct gpamap *map, enum gpamap_bus_view view, u32 vcpu_id, u64 addr,
+			  u32 len, void *val);
+bool gpamap_dispatch_write(struct gpamap *map, enum gpamap_bus_view view, u32 vcpu_id,
+			   u64 addr, u32 len, const void *val);
+
+/* handler.c */
+int gpamap_handler(struct gpamap *map, void *arg);
+bool gpamap_handler_access(struct gpamap_handler_use *use, u64 offset, u32 len, bool write,
+			   void *val);
+const char *gpamap_handler_name(struct gpamap *map, const struct gpamap_io *io);
+void gpamap_handler_free(struct gpamap_io *io);
+
+/* policy.c */
+int gpamap_policy(struct gpamap *map, void *arg);
+bool gpamap_policy_access(const struct gpamap_io *io, u32 len, bool write, void *val);
+
+/* exits.c */
+int gpamap_exits_mmap(struct gpamap *map, struct vm_area_struct *vma);
+void gpamap_exit_tell(struct gpamap *map, u32 vcpu_id, const struct gpamap_exit *exit);
+void gpamap_exits_free(struct gpamap *map);
 
 /* bus.c */
 /* From the stretches that the buses have to those that they are to have. */
@@ -174,7 +223,7 @@ void gpamap_bus_free(struct gpamap_bus_change *change);
 
 /* doorbell.c */
 int gpamap_doorbell(struct gpamap *map, void *arg);
-bool gpamap_doorbell_ring(const struct gpamap_io *io, u64 offset, u32 len, u64 value);
+u32 gpamap_doorbell_ring(const struct gpamap_io *io, u64 offset, u32 len, u64 value);
 void gpamap_doorbells_free(struct gpamap_io *io);
 
 /* registers.c */

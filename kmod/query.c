@@ -26,7 +26,8 @@ static int fill_info(struct gpamap *map, struct gpamap_query *cmd, void *out)
 			    GPAMAP_FEATURE_POLL | GPAMAP_FEATURE_HOLD |
 			    GPAMAP_FEATURE_DRY_RUN | GPAMAP_FEATURE_STATS |
 			    GPAMAP_FEATURE_CUT_AHEAD | GPAMAP_FEATURE_DOORBELL |
-			    GPAMAP_FEATURE_REGISTERS,
+			    GPAMAP_FEATURE_REGISTERS | GPAMAP_FEATURE_HANDLER |
+			    GPAMAP_FEATURE_POLICY,
 		.generation = map->generation,
 		.state = (map->vm ? GPAMAP_STATE_ATTACHED : 0) |
 			 (map->broken ? GPAMAP_STATE_BROKEN : 0),
@@ -161,6 +162,32 @@ static int fill_stats(struct gpamap *map, struct gpamap_query *cmd, void *out)
 	return 1;
 }
 
+static int fill_counters(struct gpamap *map, struct gpamap_query *cmd, void *out)
+{
+	struct gpamap_counters *counters = out;
+	struct gpamap_region *region;
+	unsigned long id;
+	u32 nr = 0;
+
+	xa_for_each(&map->tree.regions, id, region) {
+		const struct gpamap_io *io = gpamap_region_io(map, region);
+
+		cond_resched();
+		if (!io)
+			continue;
+		if (out)
+			counters[nr] = (struct gpamap_counters){
+				.region = id,
+				.reads = atomic64_read(&io->counts[GPAMAP_COUNT_READS]),
+				.writes = atomic64_read(&io->counts[GPAMAP_COUNT_WRITES]),
+				.exits = atomic64_read(&io->counts[GPAMAP_COUNT_EXITS]),
+				.doorbells = atomic64_read(&io->counts[GPAMAP_COUNT_DOORBELLS]),
+			};
+		nr++;
+	}
+	return nr;
+}
+
 static const struct {
 	u32 size;		/* of a record as this kernel knows it */
 	u32 min_size;		/* of its first version */
@@ -178,6 +205,8 @@ static const struct {
 		offsetofend(struct gpamap_slot_info, __reserved), fill_slots },
 	[GPAMAP_QUERY_STATS] = { sizeof(struct gpamap_stats),
 		offsetofend(struct gpamap_stats, rollbacks), fill_stats },
+	[GPAMAP_QUERY_COUNTERS] = { sizeof(struct gpamap_counters),
+		offsetofend(struct gpamap_counters, doorbells), fill_counters },
 };
 
 static int copy_records(const struct gpamap_query *cmd, const void *records, u32 size)

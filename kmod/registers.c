@@ -330,7 +330,7 @@ int gpamap_registers_mmap(struct gpamap *map, struct vm_area_struct *vma)
 	struct page *page = NULL;
 	int rc;
 
-	if (vma->vm_pgoff > U32_MAX || vma_pages(vma) != 1 || !(vma->vm_flags & VM_MAYSHARE))
+	if (vma->vm_pgoff > U32_MAX || vma_pages(vma) != 1)
 		return -EINVAL;
 	rcu_read_lock();
 	region = xa_load(&map->tree.regions, vma->vm_pgoff);

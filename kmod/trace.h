@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Tracepoints: what a commit does, and for how long vCPUs are held for it. A map is
+ * Tracepoints: what a commit does, for how long vCPUs are held for it, and accesses. A map is
  * told by its number, the N of its debugfs directory PID-N.
  */
 #undef TRACE_SYSTEM
@@ -145,6 +145,43 @@ DEFINE_EVENT(gpamap_slot, gpamap_slot_move,
 DEFINE_EVENT(gpamap_slot, gpamap_slot_create,
 	TP_PROTO(const struct gpamap_vm *vm, const struct gpamap_slot *slot, int rc),
 	TP_ARGS(vm, slot, rc)
+);
+
+/* An access of a guest's to a region that has something tied to it, or to memory without a slot. */
+TRACE_EVENT(gpamap_access,
+	TP_PROTO(const struct gpamap *map, u32 vcpu, u32 space, u32 region, u64 addr, u32 len,
+		 bool write, u32 answer),
+	TP_ARGS(map, vcpu, space, region, addr, len, write, answer),
+	TP_STRUCT__entry(
+		__field(u32, map)
+		__field(u32, vcpu)
+		__field(u32, space)
+		__field(u32, region)
+		__field(u64, addr)
+		__field(u32, len)
+		__field(u32, answer)
+		__field(bool, write)
+	),
+	TP_fast_assign(
+		__entry->map = map->number;
+		__entry->vcpu = vcpu;
+		__entry->space = space;
+		__entry->region = region;
+		__entry->addr = addr;
+		__entry->len = len;
+		__entry->answer = answer;
+		__entry->write = write;
+	),
+	TP_printk("map=%u vcpu=%u space=%u region=%u addr=0x%llx len=%u %s answer=%s",
+		  __entry->map, __entry->vcpu, __entry->space, __entry->region,
+		  __entry->addr, __entry->len, __entry->write ? "write" : "read",
+		  __print_symbolic(__entry->answer,
+				   { GPAMAP_ANSWER_EXIT, "exit" },
+				   { GPAMAP_ANSWER_REGISTER, "register" },
+				   { GPAMAP_ANSWER_DOORBELL, "doorbell" },
+				   { GPAMAP_ANSWER_HANDLER, "handler" },
+				   { GPAMAP_ANSWER_MEMORY, "memory" },
+				   { GPAMAP_ANSWER_POLICY, "policy" }))
 );
 
 #endif /* GPAMAP_TRACE_H */

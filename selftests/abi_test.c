@@ -126,6 +126,8 @@ union cmd_buf {
 	struct gpamap_lookup lookup;
 	struct gpamap_doorbell doorbell;
 	struct gpamap_registers registers;
+	struct gpamap_handler handler;
+	struct gpamap_policy policy;
 	unsigned char bytes[8192];
 };
 
@@ -150,6 +152,9 @@ static const struct cmd {
 	  GPAMAP_DOORBELL_MATCH | GPAMAP_DOORBELL_REMOVE },
 	{ "REGISTERS", GPAMAP_REGISTERS, sizeof(struct gpamap_registers), 32,
 	  offsetof(struct gpamap_registers, __reserved), GPAMAP_REGISTERS_REMOVE },
+	{ "HANDLER", GPAMAP_HANDLER, sizeof(struct gpamap_handler), 88,
+	  offsetof(struct gpamap_handler, __reserved), GPAMAP_HANDLER_REMOVE },
+	{ "POLICY", GPAMAP_POLICY, sizeof(struct gpamap_policy), 16, -1, 0 },
 };
 
 /*
@@ -200,6 +205,13 @@ static int cmd_prepare(const struct cmd *cmd, union cmd_buf *buf, int fd, int vm
 		buf->registers.register_size = sizeof(reg);
 		buf->registers.registers = (uintptr_t)&reg;
 		break;
+	case GPAMAP_HANDLER:
+		buf->handler.region = IO;
+		strcpy((char *)buf->handler.name, "test-any");
+		break;
+	case GPAMAP_POLICY:
+		buf->policy.region = IO;
+		break;
 	}
 	return 0;
 }
@@ -224,10 +236,21 @@ static int remove_registers(int fd)
 	return map_ioctl(fd, GPAMAP_REGISTERS, &cmd);
 }
 
+static int remove_handler(int fd)
+{
+	struct gpamap_handler cmd = {
+		.size = sizeof(cmd),
+		.flags = GPAMAP_HANDLER_REMOVE,
+		.region = IO,
+	};
+
+	return map_ioctl(fd, GPAMAP_HANDLER, &cmd);
+}
+
 #define for_each_cmd(_cmd)							\
 	for ((_cmd) = cmds; (_cmd) < cmds + ARRAY_SIZE(cmds); (_cmd)++)
 
-/* Expects that the prepared command works; undoes APPLY, DOORBELL and REGISTERS. */
+/* Expects that the prepared command works; undoes what they add. */
 #define EXPECT_CMD_WORKS(_cmd, _buf)						\
 	do {									\
 		EXPECT_EQ(0, map_ioctl(self->fd, (_cmd)->nr, _buf))		\
@@ -238,6 +261,8 @@ static int remove_registers(int fd)
 			EXPECT_EQ(0, remove_doorbell(self->fd, _buf));		\
 		if ((_cmd)->nr == GPAMAP_REGISTERS)				\
 			EXPECT_EQ(0, remove_registers(self->fd));		\
+		if ((_cmd)->nr == GPAMAP_HANDLER)				\
+			EXPECT_EQ(0, remove_handler(self->fd));			\
 	} while (0)
 
 #define EXPECT_CMD_FAILS(_errno, _cmd, _buf)					\
@@ -397,7 +422,7 @@ TEST_F(abi, cmd_unknown_number)
 	cmd = &cmds[0];
 	ASSERT_EQ(0, cmd_prepare(cmd, &buf, self->fd, self->guest.vm));
 	for (nr = 0; nr < 256; nr++) {
-		if (nr >= GPAMAP_CMD_ATTACH && nr <= GPAMAP_CMD_REGISTERS)
+		if (nr >= GPAMAP_CMD_ATTACH && nr <= GPAMAP_CMD_POLICY)
 			continue;
 		EXPECT_EQ(-ENOTTY, map_ioctl(self->fd, _IO(GPAMAP_TYPE, nr), &buf))
 			TH_LOG("number 0x%x", nr);
@@ -1430,7 +1455,8 @@ TEST_F(empty, query_info)
 	EXPECT_EQ((u64)GPAMAP_FEATURE_SLOTS | GPAMAP_FEATURE_LOOKUP | GPAMAP_FEATURE_POLL |
 		  GPAMAP_FEATURE_HOLD | GPAMAP_FEATURE_DRY_RUN | GPAMAP_FEATURE_STATS |
 		  GPAMAP_FEATURE_CUT_AHEAD | GPAMAP_FEATURE_DOORBELL |
-		  GPAMAP_FEATURE_REGISTERS, info.features);
+		  GPAMAP_FEATURE_REGISTERS | GPAMAP_FEATURE_HANDLER |
+		  GPAMAP_FEATURE_POLICY, info.features);
 	EXPECT_EQ(0u, info.generation);
 	EXPECT_EQ(0u, info.state);
 	EXPECT_EQ((u32)GPAMAP_NAME_LEN, info.name_len);
@@ -1566,7 +1592,7 @@ TEST_F(abi, query_record_size)
 
 TEST_F(abi, query_bad)
 {
-	static const u32 whats[] = { 0, 7, 8, 100, INT_MAX, UINT_MAX };
+	static const u32 whats[] = { 0, 8, 9, 100, INT_MAX, UINT_MAX };
 	static unsigned char buf[4096];
 	u32 i, count;
 

@@ -12,6 +12,11 @@
  *	separate.N			our doorbell, in one of N regions that do not: N
  *					ranges
  *	register.read.N, register.write.N	our registers, in one of N regions that touch
+ *	told.write.N			the VMM, which asks the record of the exit what it is for
+ *	lookup.write.N			the VMM, which asks GPAMAP_LOOKUP
+ *	handler.read.N, handler.write.N	a handler of another module that does nothing else, in
+ *					one of N regions that touch
+ *	exit.in, pm_timer.in		a port: the VMM, and the sample module's PM timer
  *
  * The machine runs with one instruction a nanosecond (run --icount), so time is a count
  * of instructions, of the guest too. Each row has a VM of its own. The guest accesses a
@@ -26,6 +31,7 @@
 #define _GNU_SOURCE
 #endif
 #include <errno.h>
+#include <gpamap.h>
 #include <linux/kvm.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +50,7 @@
 #define ROOT 1
 #define SPACE 1
 #define FIRST 100
+#define PM_TIMER 0x608
 
 #define PAGE_SIZE TEST_PAGE	/* that KVM_COALESCED_MMIO_MAX needs */
 #define FEW 1
@@ -80,19 +87,38 @@ struct bench {
 	struct kvm_coalesced_mmio_ring *ring;
 	bool exits;			/* whether an access is to leave */
 	bool silent;			/* whether it is done and nobody told */
+	struct gpamap *handle;		/* whether the VMM asks what an exit is for */
+	struct gpamap_exit *record;	/* and is told */
 };
+
+/* What a VMM does first. */
+static void ask(struct bench *b)
+{
+	u64 gpa = b->guest.run->mmio.phys_addr;
+	struct gpamap_lookup found;
+
+	if (!b->handle)
+		return;
+	check("what the exit is for",
+	      b->record ? gpamap_exit_resolve(b->handle, b->record, SPACE, gpa, &found) :
+			  gpamap_lookup(b->handle, SPACE, gpa, &found));
+	if (found.out_offset != BELL)
+		fail("an exit for something else", EPROTO);
+}
 
 /* The time of @count accesses at @gpa, each done by whom it is to be done by. */
 static u64 time_accesses(struct bench *b, enum guest_loop loop, u64 gpa, u32 count)
 {
+	int rc, reason = loop == GUEST_LOOP_IN ? KVM_EXIT_IO : KVM_EXIT_MMIO;
 	u32 exits = 0;
 	u64 since;
-	int rc;
 
 	check("registers", guest_loop(&b->guest, 0, loop, gpa, count, 0));
 	since = now_ns();
-	while ((rc = guest_io_run(&b->guest)) == KVM_EXIT_MMIO)
+	while ((rc = guest_io_run(&b->guest)) == reason) {
 		exits++;
+		ask(b);
+	}
 	since = now_ns() - since;
 	if (rc != KVM_EXIT_HLT || exits != (b->exits ? count : 0))
 		fail("an exit that was not expected", EPROTO);
@@ -297,6 +323,71 @@ static void bench_registers(u32 nr)
 	bench_end(&b);
 }
 
+static void bench_told(u32 nr, bool told)
+{
+	struct bench b;
+	u32 i;
+
+	bench_begin(&b);
+	make_map(&b, nr, LEN, false);
+	check("handle", gpamap_from_fd(b.map, &b.handle));
+	for (i = 0; told && i < nr; i++)
+		check("policy", gpamap_policy_set(b.handle, FIRST + i, GPAMAP_POLICY_TELL));
+	if (told)
+		check("records", gpamap_exits_map(b.handle, 1, &b.record));
+	b.exits = true;
+	row(&b, told ? "told.write" : "lookup.write", GUEST_LOOP_WRITE, nr, LEN);
+	if (told)
+		gpamap_exits_unmap(b.record, 1);
+	gpamap_close(b.handle);
+	b.map = -1;
+	bench_end(&b);
+}
+
+/* As many instances of a handler. */
+static void bench_handler(u32 nr)
+{
+	struct gpamap *handle;
+	struct bench b;
+	u32 i;
+
+	bench_begin(&b);
+	make_map(&b, nr, LEN, false);
+	check("handle", gpamap_from_fd(b.map, &handle));
+	for (i = 0; i < nr; i++)
+		check("handler", gpamap_handler_set(handle, FIRST + i, "test-quiet", 0));
+	b.silent = true;
+	row(&b, "handler.read", GUEST_LOOP_READ, nr, LEN);
+	row(&b, "handler.write", GUEST_LOOP_WRITE, nr, LEN);
+	gpamap_close(handle);
+	b.map = -1;
+	bench_end(&b);
+}
+
+static void bench_port(const char *name, bool timer)
+{
+	const struct gpamap_op ops[] = {
+		op_container(ROOT, 0xffff),
+		op_io(FIRST, 3),
+		op_add(FIRST, ROOT, PM_TIMER, 0),
+		op_space(SPACE, GPAMAP_SPACE_IO, ROOT),
+	};
+	struct gpamap *handle;
+	struct bench b;
+
+	bench_begin(&b);
+	check("map", gpamap_open(&handle));
+	check("ports", _test_cmd_apply(gpamap_fd(handle), ops, ARRAY_SIZE(ops), NULL, NULL));
+	check("attach", _test_cmd_attach(gpamap_fd(handle), b.guest.vm, 0, 8));
+	if (timer)
+		check("PM timer", gpamap_handler_set(handle, FIRST, "acpi-pm-timer", 1));
+	b.exits = !timer;
+	b.silent = timer;
+	printf("%s %.1f instructions\n", name, measure(&b, GUEST_LOOP_IN, PM_TIMER));
+	gpamap_close(handle);
+	bench_end(&b);
+}
+
 int main(void)
 {
 	static const u32 numbers[] = { 1, 10, 100, GPAMAP_MAX_BUS_RANGES, 1000 };
@@ -312,6 +403,11 @@ int main(void)
 		if (nr <= GPAMAP_MAX_BUS_RANGES)
 			bench_doorbell("separate", nr, 2 * LEN);
 		bench_registers(nr);
+		bench_told(nr, true);
+		bench_told(nr, false);
+		bench_handler(nr);
 	}
+	bench_port("exit.in", false);
+	bench_port("pm_timer.in", true);
 	return 0;
 }

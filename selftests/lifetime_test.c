@@ -510,6 +510,8 @@ TEST_F_TIMEOUT(life, killed_with_running_vcpu, 90)
 			if (guest_create(&self->s.guest) || setup_map(&self->s) ||
 			    pthread_create(&thread, NULL, spin, &self->s.guest))
 				_exit(45);
+			/* Commits without a pause leave a vCPU little time to begin. */
+			wait_for_change(count, old);
 			if (i & 1)
 				commit_forever(&self->s, done);
 			for (;;)

@@ -24,6 +24,7 @@ static const struct part {
 	{ NULL, NULL },
 }, stats_parts[] = {
 	{ "stats", "statistics" },
+	{ "io", "accesses" },
 	{ NULL, NULL },
 };
 

@@ -258,6 +258,56 @@ GPAMAP_API int gpamap_registers_remove(struct gpamap *map, uint32_t region);
 GPAMAP_API int gpamap_registers_map(struct gpamap *map, uint32_t region, void **page);
 GPAMAP_API void gpamap_registers_unmap(void *page);
 
+/* ---- handlers and policies -------------------------------------------- */
+
+/**
+ * Has accesses to io region @region, those that no register and no doorbell answers,
+ * answered in the kernel by the handler @name of another module, such as "acpi-pm-timer".
+ * What @arg means, the handler says; 0 if it takes none.
+ *
+ * -ENOENT: no such region, or no module offers the handler. -EEXIST: the region has one, or
+ * a device of KVM's is where it is seen. -EOPNOTSUPP: it is of another kind. -EINVAL: the
+ * name, or @arg. What the handler says. -ENOSPC: KVM's bus is full. -EIO.
+ */
+GPAMAP_API int gpamap_handler_set(struct gpamap *map, uint32_t region, const char *name,
+				  uint64_t arg);
+/** Takes it away; -ENOENT if it has none. No vCPU is in the handler afterwards. */
+GPAMAP_API int gpamap_handler_remove(struct gpamap *map, uint32_t region);
+
+/**
+ * What becomes of accesses to @region that nothing else answers: enum gpamap_policy_kind.
+ *
+ * -ENOENT: no such region. -EOPNOTSUPP: not for this kind of region, or an unknown policy.
+ * -ENOSPC, -EEXIST: KVM's bus. -EIO.
+ */
+GPAMAP_API int gpamap_policy_set(struct gpamap *map, uint32_t region, uint32_t policy);
+
+/* ---- exits ------------------------------------------------------------ */
+
+/**
+ * The records of the vCPUs with the ids 0 to @nr_vcpus - 1, by id: what the last access of
+ * each was for that left to the VMM. They stay until gpamap_exits_unmap() with the same
+ * number, and keep the map open until then. -EINVAL: none, or too many. -ENOMEM.
+ */
+GPAMAP_API int gpamap_exits_map(struct gpamap *map, uint32_t nr_vcpus,
+				struct gpamap_exit **exits);
+GPAMAP_API void gpamap_exits_unmap(struct gpamap_exit *exits, uint32_t nr_vcpus);
+
+/**
+ * What the exit of a vCPU is for: to be called once after each KVM_EXIT_MMIO and
+ * KVM_EXIT_IO, before the vCPU runs again.
+ * @exit: the record of the vCPU; it is used up.
+ * @space, @addr: where the access was: of struct kvm_run mmio.phys_addr in the memory space,
+ *	io.port in the io space.
+ * @out: receives the answer as gpamap_lookup() gives it. With a record it is that of
+ *	the map as the guest made the access, whatever was committed since.
+ *
+ * -ENOENT: no such space, or nothing is seen there.
+ */
+GPAMAP_API int gpamap_exit_resolve(struct gpamap *map, struct gpamap_exit *exit,
+				   uint32_t space, uint64_t addr,
+				   struct gpamap_lookup *out);
+
 /* ---- queries ---------------------------------------------------------- */
 
 /** The map as a whole. */
@@ -281,6 +331,10 @@ GPAMAP_API int gpamap_query_ranges(struct gpamap *map, uint32_t space,
 				   struct gpamap_range_info **out, uint32_t *nr);
 GPAMAP_API int gpamap_query_slots(struct gpamap *map, struct gpamap_slot_info **out,
 				  uint32_t *nr);
+
+/** The accesses to all regions that have something tied to them, as those above. */
+GPAMAP_API int gpamap_query_counters(struct gpamap *map, struct gpamap_counters **out,
+				     uint32_t *nr);
 
 /**
  * What is at @addr of a space. Never waits for a commit.

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -217,4 +218,41 @@ int gpamap_registers_map(struct gpamap *map, uint32_t region, void **page)
 void gpamap_registers_unmap(void *page)
 {
 	munmap(page, sysconf(_SC_PAGESIZE));
+}
+
+int gpamap_handler_set(struct gpamap *map, uint32_t region, const char *name, uint64_t arg)
+{
+	struct gpamap_handler cmd = {
+		.size = sizeof(cmd),
+		.region = region,
+		.arg = arg,
+	};
+	size_t len = strlen(name);
+
+	if (len >= sizeof(cmd.name))
+		return -EINVAL;
+	memcpy(cmd.name, name, len);
+	return gpamap_ioctl(map, GPAMAP_HANDLER, &cmd);
+}
+
+int gpamap_handler_remove(struct gpamap *map, uint32_t region)
+{
+	struct gpamap_handler cmd = {
+		.size = sizeof(cmd),
+		.flags = GPAMAP_HANDLER_REMOVE,
+		.region = region,
+	};
+
+	return gpamap_ioctl(map, GPAMAP_HANDLER, &cmd);
+}
+
+int gpamap_policy_set(struct gpamap *map, uint32_t region, uint32_t policy)
+{
+	struct gpamap_policy cmd = {
+		.size = sizeof(cmd),
+		.region = region,
+		.policy = policy,
+	};
+
+	return gpamap_ioctl(map, GPAMAP_POLICY, &cmd);
 }

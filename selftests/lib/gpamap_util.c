@@ -110,6 +110,8 @@ u32 record_size_of(u32 what)
 		return sizeof(struct gpamap_slot_info);
 	case GPAMAP_QUERY_STATS:
 		return sizeof(struct gpamap_stats);
+	case GPAMAP_QUERY_COUNTERS:
+		return sizeof(struct gpamap_counters);
 	}
 	return 0;
 }

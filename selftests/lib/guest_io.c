@@ -54,6 +54,11 @@ asm(".pushsection .rodata\n"
     "	jnz 1b\n"
     "	hlt\n"
     ".balign 16\n"
+    "1:	in (%dx),%eax\n"		/* GUEST_LOOP_IN */
+    "	dec %rcx\n"
+    "	jnz 1b\n"
+    "	hlt\n"
+    ".balign 16\n"
     "1:	mov (%rsi),%r8\n"		/* GUEST_LOOP_WATCH: the sequence, */
     "	mov %rax,(%rdi)\n"
     "	mov (%rsi),%r9\n"
@@ -195,6 +200,7 @@ int guest_loop(struct guest *guest, u32 nr, enum guest_loop loop, u64 gpa, u64 c
 {
 	return set_regs(guest, LOOP + loop, (struct kvm_regs){
 		.rdi = gpa,
+		.rdx = gpa,
 		.rcx = count,
 		.rax = value,
 		.rsi = DATA_GPA + offsetof(struct guest_watch, sequence),

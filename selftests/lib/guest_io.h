@@ -32,7 +32,8 @@ struct guest_access guest_out(struct guest *guest, u32 port, u32 len, u32 value)
 int guest_outs(struct guest *guest, u32 port, u32 len, u32 count, void *left);
 
 /*
- * Loops of @count accesses of 8 bytes to @gpa, at least one. guest_loop() only sets the
+ * Loops of @count accesses of 8 bytes to @gpa, at least one, or, GUEST_LOOP_IN, reads of 4
+ * bytes of the port @gpa. guest_loop() only sets the
  * vCPU up; guest_io_run() runs it, to be called until it is KVM_EXIT_HLT. What is written
  * is @value, and one more each time.
  *
@@ -43,6 +44,7 @@ int guest_outs(struct guest *guest, u32 port, u32 len, u32 count, void *left);
 enum guest_loop {
 	GUEST_LOOP_READ,
 	GUEST_LOOP_WRITE,
+	GUEST_LOOP_IN,
 	GUEST_LOOP_WATCH,
 };
 

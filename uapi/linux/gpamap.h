@@ -65,6 +65,8 @@ enum {
 	GPAMAP_CMD_LOOKUP,
 	GPAMAP_CMD_DOORBELL,
 	GPAMAP_CMD_REGISTERS,
+	GPAMAP_CMD_HANDLER,
+	GPAMAP_CMD_POLICY = GPAMAP_CMD_BASE + 10,
 };
 
 /* The limits of this version. GPAMAP_QUERY_INFO tells those of the kernel. */
@@ -77,6 +79,7 @@ enum {
 #define GPAMAP_MAX_OPS 131072	/* operations of one batch */
 #define GPAMAP_MAX_DOORBELLS 65536	/* doorbells of a map */
 #define GPAMAP_MAX_SAME_DOORBELLS 64	/* with one offset and value, or none */
+#define GPAMAP_MAX_EXIT_PAGES 64	/* pages of struct gpamap_exit */
 #define GPAMAP_MAX_BUS_RANGES 512	/* of KVM's bus for memory, and of that for ports */
 
 /* out_failed_op when no single operation is to blame. */
@@ -145,12 +148,13 @@ struct gpamap_detach {
  * @GPAMAP_REGION_RAM: Memory of the host
  * @GPAMAP_REGION_ROM: Memory of the host that the guest cannot write
  * @GPAMAP_REGION_IO: Accesses leave to the VMM (KVM_EXIT_MMIO, KVM_EXIT_IO), but for
- *	writes that ring a doorbell and accesses to a register
+ *	writes that ring a doorbell, and accesses to a register or to a handler's region
  * @GPAMAP_REGION_ALIAS: A window onto another region
  * @GPAMAP_REGION_ROMD: A rom device: in romd mode (GPAMAP_REGION_ROMD_MODE) memory of
  *	the host that the guest reads, while its writes leave to the VMM; out of it
  *	like io
- * @GPAMAP_REGION_RESERVED: Nothing may be here: accesses leave to the VMM
+ * @GPAMAP_REGION_RESERVED: Nothing may be here: accesses leave to the VMM, or GPAMAP_POLICY
+ *	says what becomes of them
  */
 enum gpamap_region_kind {
 	GPAMAP_REGION_CONTAINER = 1,
@@ -211,8 +215,8 @@ enum gpamap_space_kind {
  *	deep.
  * @GPAMAP_OP_DEL: Detach region @id from its container. ENOENT it has none.
  * @GPAMAP_OP_DESTROY: Forget region @id. EBUSY it is attached, holds others, is
- *	the target of an alias or the root of a space, or has doorbells or
- *	registers.
+ *	the target of an alias or the root of a space, or has doorbells,
+ *	registers, a handler or a policy.
  * @GPAMAP_OP_SET: Change what @mask (enum gpamap_set_mask) names. A changed @at
  *	or @prio attaches the region anew, above its equals; the same value
  *	changes nothing. ENOENT @at or @prio of a region with no container;
@@ -390,6 +394,8 @@ struct gpamap_apply {
  * @GPAMAP_QUERY_SLOTS: struct gpamap_slot_info of all memslots of the map, by
  *	address. Of a broken map: those that KVM has
  * @GPAMAP_QUERY_STATS: One struct gpamap_stats
+ * @GPAMAP_QUERY_COUNTERS: struct gpamap_counters of all regions that have something tied
+ *	to them, by id
  */
 enum gpamap_query_what {
 	GPAMAP_QUERY_INFO = 1,
@@ -398,6 +404,7 @@ enum gpamap_query_what {
 	GPAMAP_QUERY_RANGES = 4,
 	GPAMAP_QUERY_SLOTS = 5,
 	GPAMAP_QUERY_STATS = 6,
+	GPAMAP_QUERY_COUNTERS = 7,
 };
 
 /**
@@ -609,7 +616,124 @@ struct gpamap_registers {
 	__u32 __reserved;
 	__aligned_u64 registers;
 };
+
 #define GPAMAP_REGISTERS _IO(GPAMAP_TYPE, GPAMAP_CMD_REGISTERS)
+
+/**
+ * enum gpamap_handler_flags - What is done
+ * @GPAMAP_HANDLER_REMOVE: Take the handler of the region away; all other members but
+ *	@region are 0
+ */
+enum gpamap_handler_flags {
+	GPAMAP_HANDLER_REMOVE = 1 << 0,
+};
+
+/**
+ * struct gpamap_handler - ioctl(GPAMAP_HANDLER)
+ * @size: sizeof(struct gpamap_handler)
+ * @flags: enum gpamap_handler_flags
+ * @region: Id of an io region that has none yet
+ * @__reserved: Must be 0
+ * @arg: What it means, the handler says
+ * @name: Of a handler that another kernel module offers (gpamap_handler_register());
+ *	zero-terminated and zero-filled
+ *
+ * An access of the guest's that no register and no doorbell of the region answers is
+ * answered by the handler, in the kernel. What the handler does not take, or refuses,
+ * leaves to the VMM. The region holds a reference on the handler's module until the handler
+ * is removed or the map closed.
+ *
+ * Errors: ENOENT no such region, no handler of that name, or the region has none (REMOVE).
+ * EEXIST the region has one. EOPNOTSUPP it is no io region. EINVAL a name that cannot be.
+ * Whatever the handler says, of @arg for instance (EINVAL if it takes none). And, as for
+ * GPAMAP_DOORBELL, ENOSPC and EEXIST of KVM's bus, and EIO.
+ */
+struct gpamap_handler {
+	__u32 size;
+	__u32 flags;
+	__u32 region;
+	__u32 __reserved;
+	__aligned_u64 arg;
+	__u8 name[GPAMAP_NAME_LEN];
+};
+
+#define GPAMAP_HANDLER _IO(GPAMAP_TYPE, GPAMAP_CMD_HANDLER)
+
+/**
+ * enum gpamap_policy_kind - What becomes of accesses that nothing else answers
+ * @GPAMAP_POLICY_NONE: They leave to the VMM
+ * @GPAMAP_POLICY_TELL: They leave to the VMM, and struct gpamap_exit tells what they are
+ *	for. Not for containers and aliases, at which nothing is seen
+ * @GPAMAP_POLICY_ZEROES: A read gives zeroes, a write changes nothing; reserved regions only
+ * @GPAMAP_POLICY_ONES: A read gives ones, a write changes nothing; reserved regions only
+ */
+enum gpamap_policy_kind {
+	GPAMAP_POLICY_NONE = 0,
+	GPAMAP_POLICY_TELL = 1,
+	GPAMAP_POLICY_ZEROES = 2,
+	GPAMAP_POLICY_ONES = 3,
+};
+
+/**
+ * struct gpamap_policy - ioctl(GPAMAP_POLICY)
+ * @size: sizeof(struct gpamap_policy)
+ * @flags: Must be 0
+ * @region: Id of the region
+ * @policy: enum gpamap_policy_kind, in place of the one it had
+ *
+ * A region with a policy other than NONE is on KVM's bus and its accesses are counted
+ * (GPAMAP_QUERY_COUNTERS), as those of a region with doorbells, registers or a handler are.
+ * A region with a memslot costs nothing by that but places on the bus: KVM asks only for
+ * writes to what cannot be written.
+ *
+ * Errors: ENOENT no such region. EOPNOTSUPP an unknown policy, or one that is not for
+ * regions of this kind. And, as for GPAMAP_DOORBELL, ENOSPC and EEXIST of KVM's bus, and
+ * EIO.
+ */
+struct gpamap_policy {
+	__u32 size;
+	__u32 flags;
+	__u32 region;
+	__u32 policy;
+};
+
+#define GPAMAP_POLICY _IO(GPAMAP_TYPE, GPAMAP_CMD_POLICY)
+
+/**
+ * struct gpamap_exit - The last access of a vCPU that left to the VMM
+ * @addr: Guest-physical address, or port, of its first byte
+ * @offset: Of that in the region
+ * @last: The last address up to which the same region goes on
+ * @generation: The map's generation in which it was found to leave
+ * @space: Id of the memory or io space
+ * @region: Id of the region; 0: nothing was written here since the VMM last cleared it
+ * @kind: The region's kind, enum gpamap_region_kind
+ * @region_flags: enum gpamap_region_flags, or-ed along the path to the region
+ * @hva: The host memory of @addr; 0 if the region has none
+ * @__reserved: 0
+ *
+ * mmap() of the map at offset 0, MAP_SHARED, of one page up to GPAMAP_MAX_EXIT_PAGES, is an
+ * array of these, one for each id of a vCPU (what KVM_CREATE_VCPU was given). Before
+ * KVM_RUN returns with KVM_EXIT_MMIO or KVM_EXIT_IO for an access to a region that has
+ * anything tied to it (a policy, a doorbell, registers, a handler), the record of the vCPU is
+ * written. The VMM compares @addr with that of the exit and sets @region to 0 when it has
+ * read the record: KVM tells of some accesses in several exits, and of places where nothing
+ * is tied to what is seen without asking. For those GPAMAP_LOOKUP has the answer.
+ *
+ * The mapping keeps the map open. mmap() says EINVAL for more pages or a private mapping.
+ */
+struct gpamap_exit {
+	__aligned_u64 addr;
+	__aligned_u64 offset;
+	__aligned_u64 last;
+	__aligned_u64 generation;
+	__u32 space;
+	__u32 region;
+	__u32 kind;
+	__u32 region_flags;
+	__aligned_u64 hva;
+	__aligned_u64 __reserved;
+};
 
 /**
  * enum gpamap_features - Bits of gpamap_info.features
@@ -624,6 +748,8 @@ struct gpamap_registers {
  * @GPAMAP_FEATURE_CUT_AHEAD: GPAMAP_REGION_CUT_AHEAD
  * @GPAMAP_FEATURE_DOORBELL: GPAMAP_DOORBELL
  * @GPAMAP_FEATURE_REGISTERS: GPAMAP_REGISTERS
+ * @GPAMAP_FEATURE_HANDLER: GPAMAP_HANDLER
+ * @GPAMAP_FEATURE_POLICY: GPAMAP_POLICY, GPAMAP_QUERY_COUNTERS and struct gpamap_exit
  */
 enum gpamap_features {
 	GPAMAP_FEATURE_SLOTS = 1 << 0,
@@ -635,6 +761,8 @@ enum gpamap_features {
 	GPAMAP_FEATURE_CUT_AHEAD = 1 << 6,
 	GPAMAP_FEATURE_DOORBELL = 1 << 7,
 	GPAMAP_FEATURE_REGISTERS = 1 << 8,
+	GPAMAP_FEATURE_HANDLER = 1 << 9,
+	GPAMAP_FEATURE_POLICY = 1 << 10,
 };
 
 /**
@@ -802,6 +930,26 @@ struct gpamap_stats {
 	__aligned_u64 hold_ns;
 	__aligned_u64 longest_hold_ns;
 	__aligned_u64 rollbacks;
+};
+
+/**
+ * struct gpamap_counters - Accesses of the guest's to a region (GPAMAP_QUERY_COUNTERS)
+ * @region: Id of the region
+ * @__reserved: 0
+ * @reads: Reads that KVM asked for
+ * @writes: Writes that KVM asked for
+ * @exits: Those of both that left to the VMM
+ * @doorbells: Times that an eventfd was signalled
+ *
+ * Since the first thing was tied to the region that still is, or was until the next came.
+ */
+struct gpamap_counters {
+	__u32 region;
+	__u32 __reserved;
+	__aligned_u64 reads;
+	__aligned_u64 writes;
+	__aligned_u64 exits;
+	__aligned_u64 doorbells;
 };
 
 #endif /* _UAPI_LINUX_GPAMAP_H */

@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Handlers: other modules that answer the accesses to an I/O region. gpamap_handler.h is
+ * their interface.
+ *
+ * A region's use of a handler is set and removed under the lock of the map. Each holds a
+ * reference on the handler's module, so a module cannot be removed while a region uses it,
+ * and its end, which unregisters the handler, comes after the last use.
+ *
+ * The handler is called outside of RCU, since it may sleep; KVM's SRCU keeps the use alive
+ * (gpamap_io_wait()).
+ *
+ * Rules of MEMORY_MODEL kept here: 47.
+ */
+#include <linux/log2.h>
+#include "gpamap_handler.h"
+#include "private.h"
+
+struct gpamap_handler_use {
+	const struct gpamap_handler_ops *ops;
+	void *data;
+};
+
+struct handler {
+	struct list_head link;
+	const struct gpamap_handler_ops *ops;
+};
+
+static LIST_HEAD(handlers);
+static DEFINE_MUTEX(handlers_lock);	/* innermost but for what create() takes */
+
+/* ---- for other modules ------------------------------------------------ */
+
+static u32 min_len(const struct gpamap_access_len *len)
+{
+	return len->min ?: 1;
+}
+
+static u32 max_len(const struct gpamap_access_len *len)
+{
+	return len->max ?: 8;
+}
+
+static bool len_is_good(const struct gpamap_access_len *len)
+{
+	return is_power_of_2(min_len(len)) && is_power_of_2(max_len(len)) &&
+	       max_len(len) <= 8 && min_len(len) <= max_len(len);
+}
+
+static struct handler *find_handler(const char *name)
+{
+	struct handler *handler;
+
+	lockdep_assert_held(&handlers_lock);
+
+	list_for_each_entry(handler, &handlers, link)
+		if (!strcmp(handler->ops->name, name))
+			return handler;
+	return NULL;
+}
+
+/**
+ * gpamap_handler_register() - Offer a handler to VMMs
+ * @ops: Stays the caller's, and as it is, until gpamap_handler_unregister() and the end of
+ *	the last instance
+ *
+ * Context: may sleep.
+ * Return: 0; -EINVAL a name or length that cannot be; -EEXIST the name is taken; -ENOMEM.
+ */
+int gpamap_handler_register(const struct gpamap_handler_ops *ops)
+{
+	size_t len = ops->name ? strnlen(ops->name, GPAMAP_NAME_LEN) : 0;
+	struct handler *handler;
+	int rc = 0;
+
+	if (!len || len == GPAMAP_NAME_LEN || !len_is_good(&ops->valid) ||
+	    !len_is_good(&ops->impl))
+		return -EINVAL;
+	handler = kmalloc(sizeof(*handler), GFP_KERNEL);
+	if (!handler)
+		return -ENOMEM;
+	handler->ops = ops;
+	mutex_lock(&handlers_lock);
+	if (find_handler(ops->name))
+		rc = -EEXIST;
+	else
+		list_add(&handler->link, &handlers);
+	mutex_unlock(&handlers_lock);
+	if (rc)
+		kfree(handler);
+	return rc;
+}
+EXPORT_SYMBOL_GPL(gpamap_handler_register);
+
+/**
+ * gpamap_handler_unregister() - Offer a handler no longer
+ * @ops: What was registered
+ *
+ * Regions that use it go on doing so, and hold its module. At the end of the module there
+ * are none.
+ *
+ * Context: may sleep.
+ */
+void gpamap_handler_unregister(const struct gpamap_handler_ops *ops)
+{
+	struct handler *handler;
+
+	mutex_lock(&handlers_lock);
+	handler = find_handler(ops->name);
+	if (!WARN_ON(!handler || handler->ops != ops))
+		list_del(&handler->link);
+	else
+		handler = NULL;
+	mutex_unlock(&handlers_lock);
+	kfree(handler);
+}
+EXPORT_SYMBOL_GPL(gpamap_handler_unregister);
+
+/* ---- an access -------------------------------------------------------- */
+
+static bool is_valid(const struct gpamap_access_len *valid, u64 offset, u32 len)
+{
+	if (len < min_len(valid) || len > max_len(valid))
+		return false;
+	return valid->unaligned || (is_power_of_2(len) && !(offset & (len - 1)));
+}
+
+/* Bytes are in the order of their addresses; there are @len. */
+static u64 to_value(const struct gpamap_handler_ops *ops, const u8 *bytes, u32 len)
+{
+	u64 value = 0;
+	u32 i;
+
+	for (i = 0; i < len; i++)
+		value |= (u64)bytes[i] << 8 * (ops->big_endian ? len - 1 - i : i);
+	return value;
+}
+
+static void to_bytes(const struct gpamap_handler_ops *ops, u8 *bytes, u32 len, u64 value)
+{
+	u32 i;
+
+	for (i = 0; i < len; i++)
+		bytes[i] = value >> 8 * (ops->big_endian ? len - 1 - i : i);
+}
+
+/* One call of the handler: @n bytes at @offset, or more around them. */
+static bool call_handler(const struct gpamap_handler_use *use, u64 offset, u32 n, bool write,
+			 u8 *bytes)
+{
+	const struct gpamap_handler_ops *ops = use->ops;
+	u32 len = max(n, min_len(&ops->impl));
+	u32 before = ops->impl.unaligned ? 0 : offset & (len - 1);
+	u8 wide[8] = { 0 };
+	u64 value = 0;
+
+	if (write) {
+		memcpy(wide + before, bytes, n);
+		value = to_value(ops, wide, len);
+		return !ops->write(use->data, offset - before, len, value);
+	}
+	if (ops->read(use->data, offset - before, len, &value))
+		return false;
+	to_bytes(ops, wide, len, value);
+	memcpy(bytes, wide + before, n);
+	return true;
+}
+
+/* Whether the handler did it. May sleep; under KVM's SRCU. */
+bool gpamap_handler_access(struct gpamap_handler_use *use, u64 offset, u32 len, bool write,
+			   void *val)
+{
+	const struct gpamap_handler_ops *ops = use->ops;
+	u8 *bytes = val;
+	u32 n;
+
+	if (write ? !ops->write : !ops->read)
+		return false;
+	if (!is_valid(&ops->valid, offset, len))
+		return false;
+	for (; len; offset += n, bytes += n, len -= n) {
+		n = min_t(u32, rounddown_pow_of_two(len), max_len(&ops->impl));
+		if (!ops->impl.unaligned && offset & (n - 1))
+			n = 1U << __ffs(offset);
+		if (!call_handler(use, offset, n, write, bytes))
+			return false;
+	}
+	return true;
+}
+
+/* ---- what a region uses ----------------------------------------------- */
+
+static void use_free(struct gpamap_handler_use *use)
+{
+	if (use->ops->destroy)
+		use->ops->destroy(use->data);
+	module_put(use->ops->owner);
+	kfree(use);
+}
+
+/* "" if there is none. */
+const char *gpamap_handler_name(struct gpamap *map, const struct gpamap_io *io)
+{
+	const struct gpamap_handler_use *use;
+
+	use = rcu_dereference_protected(io->handler, lockdep_is_held(&map->lock));
+	return use ? use->ops->name : "";
+}
+
+/* At the end of the map. */
+void gpamap_handler_free(struct gpamap_io *io)
+{
+	struct gpamap_handler_use *use = rcu_dereference_protected(io->handler, true);
+
+	if (use)
+		use_free(use);
+}
+
+static const struct gpamap_handler_ops *get_ops(const char *name)
+{
+	const struct gpamap_handler_ops *ops = NULL;
+	struct handler *handler;
+
+	mutex_lock(&handlers_lock);
+	handler = find_handler(name);
+	if (handler && try_module_get(handler->ops->owner))
+		ops = handler->ops;
+	mutex_unlock(&handlers_lock);
+	return ops;
+}
+
+static struct gpamap_handler_use *use_create(const char *name, u64 arg)
+{
+	const struct gpamap_handler_ops *ops = get_ops(name);
+	struct gpamap_handler_use *use;
+	int rc = -ENOMEM;
+
+	if (!ops)
+		return ERR_PTR(-ENOENT);
+	use = kzalloc(sizeof(*use), GPAMAP_GFP);
+	if (!use)
+		goto err_put;
+	use->ops = ops;
+	if (ops->create)
+		rc = ops->create(arg, &use->data);
+	else
+		rc = arg ? -EINVAL : 0;
+	if (!rc)
+		return use;
+	kfree(use);
+err_put:
+	module_put(ops->owner);
+	return ERR_PTR(rc);
+}
+
+static int handler_add(struct gpamap *map, struct gpamap_region *region,
+		       const struct gpamap_handler *cmd)
+{
+	struct gpamap_io *io = gpamap_region_io(map, region);
+	struct gpamap_handler_use *use;
+	int rc;
+
+	if (region->kind != GPAMAP_REGION_IO)
+		return -EOPNOTSUPP;
+	if (io && rcu_access_pointer(io->handler))
+		return -EEXIST;
+	use = use_create(cmd->name, cmd->arg);
+	if (IS_ERR(use))
+		return PTR_ERR(use);
+	rc = gpamap_io_tie(map, region);
+	if (rc) {
+		use_free(use);
+		return rc;
+	}
+	/* Pairs with take_rest(). */
+	rcu_assign_pointer(gpamap_region_io(map, region)->handler, use);
+	return 0;
+}
+
+static int handler_remove(struct gpamap *map, struct gpamap_region *region)
+{
+	struct gpamap_io *io = gpamap_region_io(map, region);
+	struct gpamap_handler_use *use;
+
+	use = io ? rcu_dereference_protected(io->handler, lockdep_is_held(&map->lock)) : NULL;
+	if (!use)
+		return -ENOENT;
+	rcu_assign_pointer(io->handler, NULL);
+	gpamap_io_wait(map);
+	use_free(use);
+	gpamap_io_untie(map, region);
+	return 0;
+}
+
+int gpamap_handler(struct gpamap *map, void *arg)
+{
+	struct gpamap_handler *cmd = arg;
+	struct gpamap_region *region;
+	size_t len;
+	int rc;
+
+	if (cmd->flags & ~GPAMAP_HANDLER_REMOVE)
+		return -EOPNOTSUPP;
+	len = strnlen(cmd->name, GPAMAP_NAME_LEN);
+	if (cmd->__reserved || len == GPAMAP_NAME_LEN ||
+	    memchr_inv(cmd->name + len, 0, GPAMAP_NAME_LEN - len))
+		return -EINVAL;
+	if (cmd->flags & GPAMAP_HANDLER_REMOVE ? cmd->arg || len : !len)
+		return -EINVAL;
+	rc = gpamap_map_check_usable(map);
+	if (rc)
+		return rc;
+	region = gpamap_tree_region(&map->tree, cmd->region);
+	if (!region)
+		return -ENOENT;
+	if (cmd->flags & GPAMAP_HANDLER_REMOVE)
+		return handler_remove(map, region);
+	return handler_add(map, region, cmd);
+}
