@@ -31,6 +31,7 @@
 
 struct access {
 	struct gpamap *map;
+	struct gpamap_hint *hint;	/* may be NULL */
 	enum gpamap_bus_view view;
 	bool write;
 	u32 vcpu_id;
@@ -85,9 +86,9 @@ static u32 find_memory(const struct access *a, const struct gpamap_flatview *vie
 }
 
 /* Under RCU: takes along what the views and regions have to say. */
-static noinline void take_rest(const struct access *a, struct gpamap_io *io,
-			       const struct gpamap_snapshot *snapshot,
-			       const struct gpamap_range *range, struct rest *rest)
+static void take_rest(const struct access *a, struct gpamap_io *io,
+		      const struct gpamap_snapshot *snapshot, const struct gpamap_range *range,
+		      struct rest *rest)
 {
 	u64 offset = range->offset + (a->addr - range->start);
 
@@ -129,7 +130,7 @@ static bool copy_pieces(const struct access *a, const struct rest *rest)
  * What may sleep: KVM_RUN is in the process that owns the memory, and KVM holds nothing
  * that a fault needs.
  */
-static noinline bool do_rest(const struct access *a, const struct rest *rest)
+static bool do_rest(const struct access *a, const struct rest *rest)
 {
 	enum gpamap_answer answer = GPAMAP_ANSWER_EXIT;
 
@@ -200,14 +201,50 @@ static enum gpamap_answer read_io(struct gpamap_io *io, u64 offset, u32 len, voi
 							     GPAMAP_ANSWER_EXIT;
 }
 
+/*
+ * What is at the address. vCPUs come back to where they have been, so what was found last
+ * is tried first; it is as good as long as the generation is the same.
+ */
+static const struct gpamap_range *find_range(const struct access *a,
+					     const struct gpamap_snapshot *snapshot)
+{
+	struct gpamap_hint *hint = a->hint;
+	const struct gpamap_range *range;
+
+	if (hint && hint->generation == snapshot->generation && hint->view == a->view &&
+	    hint->range->start <= a->addr && hint->range->last >= a->addr)
+		return hint->range;
+	if (!snapshot->bus[a->view])
+		return NULL;
+	range = gpamap_flatview_find(snapshot->bus[a->view], a->addr);
+	if (hint && range) {
+		hint->generation = snapshot->generation;
+		hint->view = a->view;
+		hint->range = range;
+	}
+	return range;
+}
+
+/* Out of the way of accesses that are answered at once: it needs much of the stack. */
+static noinline bool dispatch_rest(const struct access *a, struct gpamap_io *io,
+				   const struct gpamap_snapshot *snapshot,
+				   const struct gpamap_range *range)
+	__releases(RCU)
+{
+	struct rest rest;
+
+	take_rest(a, io, snapshot, range, &rest);
+	rcu_read_unlock();
+	return do_rest(a, &rest);
+}
+
 /* Whether it is done; otherwise it leaves to the VMM. */
 static __always_inline bool dispatch(const struct access *a)
 {
 	enum gpamap_answer answer = GPAMAP_ANSWER_EXIT;
 	const struct gpamap_snapshot *snapshot;
-	const struct gpamap_range *range = NULL;
+	const struct gpamap_range *range;
 	struct gpamap_io *io;
-	struct rest rest;
 	u64 offset;
 
 	if (a->len > sizeof(u64))
@@ -215,8 +252,7 @@ static __always_inline bool dispatch(const struct access *a)
 	rcu_read_lock();
 	/* Pairs with show(). */
 	snapshot = rcu_dereference(a->map->snapshot);
-	if (snapshot && snapshot->bus[a->view])
-		range = gpamap_flatview_find(snapshot->bus[a->view], a->addr);
+	range = snapshot ? find_range(a, snapshot) : NULL;
 	if (!range) {
 		rcu_read_unlock();
 		return false;
@@ -228,21 +264,21 @@ static __always_inline bool dispatch(const struct access *a)
 		answer = write_io(io, offset, a->len, a->val);
 	else if (io)
 		answer = read_io(io, offset, a->len, a->val);
-	if (answer != GPAMAP_ANSWER_EXIT)
-		trace_gpamap_access(a->map, a->vcpu_id, snapshot->bus_space[a->view],
-				    range->region->id, a->addr, a->len, a->write, answer);
-	else
-		take_rest(a, io, snapshot, range, &rest);
+	if (answer == GPAMAP_ANSWER_EXIT)
+		return dispatch_rest(a, io, snapshot, range);
+	trace_gpamap_access(a->map, a->vcpu_id, snapshot->bus_space[a->view],
+			    range->region->id, a->addr, a->len, a->write, answer);
 	rcu_read_unlock();
-	return answer != GPAMAP_ANSWER_EXIT || do_rest(a, &rest);
+	return true;
 }
 
 /* A read of a guest's: whether it is done. May sleep. */
-bool gpamap_dispatch_read(struct gpamap *map, enum gpamap_bus_view view, u32 vcpu_id, u64 addr,
-			  u32 len, void *val)
+bool gpamap_dispatch_read(struct gpamap *map, enum gpamap_bus_view view, u32 vcpu_id,
+			  struct gpamap_hint *hint, u64 addr, u32 len, void *val)
 {
 	const struct access a = {
 		.map = map,
+		.hint = hint,
 		.view = view,
 		.vcpu_id = vcpu_id,
 		.addr = addr,
@@ -255,10 +291,11 @@ bool gpamap_dispatch_read(struct gpamap *map, enum gpamap_bus_view view, u32 vcp
 
 /* A write of a guest's, as gpamap_dispatch_read(). */
 bool gpamap_dispatch_write(struct gpamap *map, enum gpamap_bus_view view, u32 vcpu_id,
-			   u64 addr, u32 len, const void *val)
+			   struct gpamap_hint *hint, u64 addr, u32 len, const void *val)
 {
 	const struct access a = {
 		.map = map,
+		.hint = hint,
 		.view = view,
 		.write = true,
 		.vcpu_id = vcpu_id,

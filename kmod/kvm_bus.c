@@ -35,7 +35,16 @@ struct gpamap_bus_device {
 	struct gpamap *map;
 	u32 bus;
 	struct gpamap_bus_list *placed;	/* what the bus has; NULL for nothing */
+	struct gpamap_hint *hints;	/* NR_HINTS, by id of the vCPU */
 };
+
+/* vCPUs with a higher id have none. */
+#define NR_HINTS 64
+
+static struct gpamap_hint *device_hint(const struct gpamap_bus_device *device, u32 vcpu_id)
+{
+	return vcpu_id < NR_HINTS ? &device->hints[vcpu_id] : NULL;
+}
 
 static enum gpamap_bus_view device_view(const struct gpamap_bus_device *device,
 					struct kvm_vcpu *vcpu)
@@ -50,8 +59,9 @@ static int bus_read(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t addr
 {
 	struct gpamap_bus_device *device = container_of(dev, struct gpamap_bus_device, dev);
 
-	return gpamap_dispatch_read(device->map, device_view(device, vcpu), vcpu->vcpu_id, addr,
-				    len, val) ? 0 : -EOPNOTSUPP;
+	return gpamap_dispatch_read(device->map, device_view(device, vcpu), vcpu->vcpu_id,
+				    device_hint(device, vcpu->vcpu_id), addr, len, val) ?
+		       0 : -EOPNOTSUPP;
 }
 
 static int bus_write(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t addr, int len,
@@ -59,8 +69,9 @@ static int bus_write(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t add
 {
 	struct gpamap_bus_device *device = container_of(dev, struct gpamap_bus_device, dev);
 
-	return gpamap_dispatch_write(device->map, device_view(device, vcpu), vcpu->vcpu_id, addr,
-				     len, val) ? 0 : -EOPNOTSUPP;
+	return gpamap_dispatch_write(device->map, device_view(device, vcpu), vcpu->vcpu_id,
+				     device_hint(device, vcpu->vcpu_id), addr, len, val) ?
+		       0 : -EOPNOTSUPP;
 }
 
 static const struct kvm_io_device_ops bus_ops = {
@@ -194,6 +205,10 @@ int gpamap_vm_bus_init(struct gpamap_vm *vm, struct gpamap *map)
 		kvm_iodevice_init(&vm_device(vm, bus)->dev, &bus_ops);
 		vm_device(vm, bus)->map = map;
 		vm_device(vm, bus)->bus = bus;
+		vm_device(vm, bus)->hints = kcalloc(NR_HINTS, sizeof(struct gpamap_hint),
+						    GPAMAP_GFP);
+		if (!vm_device(vm, bus)->hints)
+			return -ENOMEM;
 	}
 	return 0;
 }
@@ -294,6 +309,7 @@ void gpamap_vm_bus_exit(struct gpamap_vm *vm)
 		}
 		kvfree(none);
 		kvfree(vm_device(vm, bus)->placed);
+		kfree(vm_device(vm, bus)->hints);
 	}
 	kfree(vm->bus_devices);
 }

@@ -176,15 +176,22 @@ struct gpamap_io {
 	atomic64_t counts[GPAMAP_NR_COUNTS] ____cacheline_aligned_in_smp;
 };
 
+/* What a vCPU found last on a bus. Only looked at under RCU, in the vCPU's thread. */
+struct gpamap_hint {
+	u64 generation;			/* 0: nothing; else in which the range is */
+	const struct gpamap_range *range;
+	enum gpamap_bus_view view;
+} ____cacheline_aligned_in_smp;
+
 struct gpamap_io *gpamap_region_io(struct gpamap *map, const struct gpamap_region *region);
 int __must_check gpamap_io_tie(struct gpamap *map, struct gpamap_region *region);
 void gpamap_io_untie(struct gpamap *map, struct gpamap_region *region);
 void gpamap_io_wait(struct gpamap *map);
 void gpamap_io_free(struct gpamap_region *region);
-bool gpamap_dispatch_read(struct gpamap *map, enum gpamap_bus_view view, u32 vcpu_id, u64 addr,
-			  u32 len, void *val);
+bool gpamap_dispatch_read(struct gpamap *map, enum gpamap_bus_view view, u32 vcpu_id,
+			  struct gpamap_hint *hint, u64 addr, u32 len, void *val);
 bool gpamap_dispatch_write(struct gpamap *map, enum gpamap_bus_view view, u32 vcpu_id,
-			   u64 addr, u32 len, const void *val);
+			   struct gpamap_hint *hint, u64 addr, u32 len, const void *val);
 
 /* handler.c */
 int gpamap_handler(struct gpamap *map, void *arg);

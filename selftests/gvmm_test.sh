@@ -167,6 +167,7 @@ map
     hold_ns 0
     longest_hold_ns 0
     rollbacks 0
+  accesses
 END
 cmp -s want log
 report show_stats

@@ -18,7 +18,8 @@ static const char usage[] =
 "         address space: after the last commit, or with --each after every commit\n"
 "show     print the tree, the flat view and the memslots of live maps: of all, or\n"
 "         of MAP, which is the name of one (PID-N) or the id of a process (PID);\n"
-"         with --stats what they have done: commits, memslot operations, holds\n";
+"         with --stats what they have done: commits, memslot operations, holds,\n"
+"         and accesses of the guest's\n";
 
 static const struct {
 	const char *name;
