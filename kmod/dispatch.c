@@ -29,17 +29,6 @@
 
 /* ---- an access -------------------------------------------------------- */
 
-struct access {
-	struct gpamap *map;
-	struct gpamap_hint *hint;	/* may be NULL */
-	enum gpamap_bus_view view;
-	bool write;
-	u32 vcpu_id;
-	u32 len;
-	u64 addr;
-	void *val;			/* a write only reads it */
-};
-
 /* A stretch of memory that an access falls on, where there is no memslot. */
 struct piece {
 	u64 hva;
@@ -66,7 +55,7 @@ static void count(struct gpamap_io *io, enum gpamap_count what)
  * all of it leaves. @range is what is at the address. Returns the number of pieces, 0 for
  * none.
  */
-static u32 find_memory(const struct access *a, const struct gpamap_flatview *view,
+static u32 find_memory(const struct gpamap_access *a, const struct gpamap_flatview *view,
 		       const struct gpamap_range *range, struct piece *pieces)
 {
 	u64 addr = a->addr;
@@ -86,7 +75,7 @@ static u32 find_memory(const struct access *a, const struct gpamap_flatview *vie
 }
 
 /* Under RCU: takes along what the views and regions have to say. */
-static void take_rest(const struct access *a, struct gpamap_io *io,
+static void take_rest(const struct gpamap_access *a, struct gpamap_io *io,
 		      const struct gpamap_snapshot *snapshot, const struct gpamap_range *range,
 		      struct rest *rest)
 {
@@ -111,7 +100,7 @@ static void take_rest(const struct access *a, struct gpamap_io *io,
 	};
 }
 
-static bool copy_pieces(const struct access *a, const struct rest *rest)
+static bool copy_pieces(const struct gpamap_access *a, const struct rest *rest)
 {
 	void *val = a->val;
 	u32 i;
@@ -130,7 +119,7 @@ static bool copy_pieces(const struct access *a, const struct rest *rest)
  * What may sleep: KVM_RUN is in the process that owns the memory, and KVM holds nothing
  * that a fault needs.
  */
-static bool do_rest(const struct access *a, const struct rest *rest)
+static bool do_rest(const struct gpamap_access *a, const struct rest *rest)
 {
 	enum gpamap_answer answer = GPAMAP_ANSWER_EXIT;
 
@@ -201,19 +190,13 @@ static enum gpamap_answer read_io(struct gpamap_io *io, u64 offset, u32 len, voi
 							     GPAMAP_ANSWER_EXIT;
 }
 
-/*
- * What is at the address. vCPUs come back to where they have been, so what was found last
- * is tried first; it is as good as long as the generation is the same.
- */
-static const struct gpamap_range *find_range(const struct access *a,
-					     const struct gpamap_snapshot *snapshot)
+/* What is at the address; noted for the next access. */
+static noinline const struct gpamap_range *search_range(const struct gpamap_access *a,
+							const struct gpamap_snapshot *snapshot)
 {
 	struct gpamap_hint *hint = a->hint;
 	const struct gpamap_range *range;
 
-	if (hint && hint->generation == snapshot->generation && hint->view == a->view &&
-	    hint->range->start <= a->addr && hint->range->last >= a->addr)
-		return hint->range;
 	if (!snapshot->bus[a->view])
 		return NULL;
 	range = gpamap_flatview_find(snapshot->bus[a->view], a->addr);
@@ -225,8 +208,23 @@ static const struct gpamap_range *find_range(const struct access *a,
 	return range;
 }
 
+/*
+ * vCPUs come back to where they have been, so what was found last is tried first; it is as
+ * good as long as the generation is the same.
+ */
+static inline const struct gpamap_range *find_range(const struct gpamap_access *a,
+						    const struct gpamap_snapshot *snapshot)
+{
+	const struct gpamap_hint *hint = a->hint;
+
+	if (hint && hint->generation == snapshot->generation && hint->view == a->view &&
+	    hint->range->start <= a->addr && hint->range->last >= a->addr)
+		return hint->range;
+	return search_range(a, snapshot);
+}
+
 /* Out of the way of accesses that are answered at once: it needs much of the stack. */
-static noinline bool dispatch_rest(const struct access *a, struct gpamap_io *io,
+static noinline bool dispatch_rest(const struct gpamap_access *a, struct gpamap_io *io,
 				   const struct gpamap_snapshot *snapshot,
 				   const struct gpamap_range *range)
 	__releases(RCU)
@@ -238,8 +236,8 @@ static noinline bool dispatch_rest(const struct access *a, struct gpamap_io *io,
 	return do_rest(a, &rest);
 }
 
-/* Whether it is done; otherwise it leaves to the VMM. */
-static __always_inline bool dispatch(const struct access *a)
+/* Whether an access of a guest's is done; otherwise it leaves to the VMM. May sleep. */
+bool gpamap_dispatch(const struct gpamap_access *a)
 {
 	enum gpamap_answer answer = GPAMAP_ANSWER_EXIT;
 	const struct gpamap_snapshot *snapshot;
@@ -270,41 +268,6 @@ static __always_inline bool dispatch(const struct access *a)
 			    range->region->id, a->addr, a->len, a->write, answer);
 	rcu_read_unlock();
 	return true;
-}
-
-/* A read of a guest's: whether it is done. May sleep. */
-bool gpamap_dispatch_read(struct gpamap *map, enum gpamap_bus_view view, u32 vcpu_id,
-			  struct gpamap_hint *hint, u64 addr, u32 len, void *val)
-{
-	const struct access a = {
-		.map = map,
-		.hint = hint,
-		.view = view,
-		.vcpu_id = vcpu_id,
-		.addr = addr,
-		.len = len,
-		.val = val,
-	};
-
-	return dispatch(&a);
-}
-
-/* A write of a guest's, as gpamap_dispatch_read(). */
-bool gpamap_dispatch_write(struct gpamap *map, enum gpamap_bus_view view, u32 vcpu_id,
-			   struct gpamap_hint *hint, u64 addr, u32 len, const void *val)
-{
-	const struct access a = {
-		.map = map,
-		.hint = hint,
-		.view = view,
-		.write = true,
-		.vcpu_id = vcpu_id,
-		.addr = addr,
-		.len = len,
-		.val = (void *)val,
-	};
-
-	return dispatch(&a);
 }
 
 /* ---- what is tied to a region ----------------------------------------- */

@@ -46,8 +46,8 @@ static u32 hash_bell(const struct gpamap_bells *bells, u64 offset, bool match, u
 	return hash_64(key, bells->bits);
 }
 
-static u32 ring_chain(const struct gpamap_bells *bells, u64 offset, u32 len, bool match,
-		       u64 value)
+static __always_inline u32 ring_chain(const struct gpamap_bells *bells, u64 offset, u32 len,
+				      bool match, u64 value)
 {
 	const struct bell *bell;
 	u32 rang = 0;

@@ -54,24 +54,34 @@ static enum gpamap_bus_view device_view(const struct gpamap_bus_device *device,
 	return kvm_arch_vcpu_memslots_id(vcpu) ? GPAMAP_VIEW_SMM : GPAMAP_VIEW_MEMORY;
 }
 
+static int bus_access(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t addr, int len,
+		      void *val, bool write)
+{
+	struct gpamap_bus_device *device = container_of(dev, struct gpamap_bus_device, dev);
+	const struct gpamap_access a = {
+		.map = device->map,
+		.hint = device_hint(device, vcpu->vcpu_id),
+		.addr = addr,
+		.val = val,
+		.view = device_view(device, vcpu),
+		.vcpu_id = vcpu->vcpu_id,
+		.len = len,
+		.write = write,
+	};
+
+	return gpamap_dispatch(&a) ? 0 : -EOPNOTSUPP;
+}
+
 static int bus_read(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t addr, int len,
 		    void *val)
 {
-	struct gpamap_bus_device *device = container_of(dev, struct gpamap_bus_device, dev);
-
-	return gpamap_dispatch_read(device->map, device_view(device, vcpu), vcpu->vcpu_id,
-				    device_hint(device, vcpu->vcpu_id), addr, len, val) ?
-		       0 : -EOPNOTSUPP;
+	return bus_access(vcpu, dev, addr, len, val, false);
 }
 
 static int bus_write(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t addr, int len,
 		     const void *val)
 {
-	struct gpamap_bus_device *device = container_of(dev, struct gpamap_bus_device, dev);
-
-	return gpamap_dispatch_write(device->map, device_view(device, vcpu), vcpu->vcpu_id,
-				     device_hint(device, vcpu->vcpu_id), addr, len, val) ?
-		       0 : -EOPNOTSUPP;
+	return bus_access(vcpu, dev, addr, len, (void *)val, true);
 }
 
 static const struct kvm_io_device_ops bus_ops = {

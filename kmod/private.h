@@ -183,15 +183,23 @@ struct gpamap_hint {
 	enum gpamap_bus_view view;
 } ____cacheline_aligned_in_smp;
 
+struct gpamap_access {
+	struct gpamap *map;
+	struct gpamap_hint *hint;	/* may be NULL */
+	u64 addr;
+	void *val;			/* a write only reads it */
+	enum gpamap_bus_view view;
+	u32 vcpu_id;
+	u32 len;
+	bool write;
+};
+
 struct gpamap_io *gpamap_region_io(struct gpamap *map, const struct gpamap_region *region);
 int __must_check gpamap_io_tie(struct gpamap *map, struct gpamap_region *region);
 void gpamap_io_untie(struct gpamap *map, struct gpamap_region *region);
 void gpamap_io_wait(struct gpamap *map);
 void gpamap_io_free(struct gpamap_region *region);
-bool gpamap_dispatch_read(struct gpamap *map, enum gpamap_bus_view view, u32 vcpu_id,
-			  struct gpamap_hint *hint, u64 addr, u32 len, void *val);
-bool gpamap_dispatch_write(struct gpamap *map, enum gpamap_bus_view view, u32 vcpu_id,
-			   struct gpamap_hint *hint, u64 addr, u32 len, const void *val);
+bool gpamap_dispatch(const struct gpamap_access *a);
 
 /* handler.c */
 int gpamap_handler(struct gpamap *map, void *arg);
