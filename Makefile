@@ -56,7 +56,7 @@ HOST_SRC := $(wildcard selftests/host/*_test.c)
 # The module itself, a sample that adds to it, and one for the tests.
 MODULE_DIRS := kmod samples/pmtimer selftests/modules
 MODULE_SRC := $(foreach d,$(MODULE_DIRS),$(wildcard $d/*.[ch]) $d/Kbuild) uapi/linux/gpamap.h
-MODULES := gpamap.ko gpamap_pmtimer.ko gpamap_test_handlers.ko
+MODULES := gpamap.ko gpamap_pmtimer.ko gpamap_test.ko
 
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 CORE_OBJ := $(CORE_SRC:%.c=$(B)/%.o)

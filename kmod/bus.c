@@ -58,26 +58,59 @@ static bool is_tied(const struct gpamap_range *range)
 	return rcu_access_pointer(range->region->io) || is_partial(range);
 }
 
-/* Adds the stretches of a view of which KVM is to ask. Among ports there is no memory. */
-static int list_add_view(struct gpamap_bus_list *list, const struct gpamap_flatview *view,
-			 bool ports)
+/* Adds what KVM is to ask of a range. Among ports there is no memory. */
+static int list_add_range(struct gpamap_bus_list *list, const struct gpamap_range *range,
+			  enum gpamap_bus bus)
+{
+	if (rcu_access_pointer(range->region->io))
+		return list_add_extent(list, range->start, range->last);
+	if (bus != GPAMAP_BUS_PORTS && is_partial(range))
+		return list_add_partial(list, range);
+	return 0;
+}
+
+/* Whether a write can be done of which only the place is known. */
+static bool is_fast(struct gpamap *map, const struct gpamap_range *range)
+{
+	const struct gpamap_io *io = gpamap_region_io(map, range->region);
+
+	return io && gpamap_doorbell_any(map, io);
+}
+
+/*
+ * Adds the stretches of a view of which KVM is to ask. Those of the fast bus are the same
+ * as those of the memory bus, but for those that have nothing fast in them, so it never runs
+ * out first.
+ */
+static int list_add_view(struct gpamap *map, struct gpamap_bus_list *list,
+			 const struct gpamap_flatview *view, enum gpamap_bus bus)
 {
 	const struct gpamap_range *range;
+	bool wanted = bus != GPAMAP_BUS_FAST;	/* the last stretch */
 	struct gpamap_cursor cursor;
 	int rc;
 
 	for (range = gpamap_flatview_first(&cursor, view); range;
 	     range = gpamap_flatview_next(&cursor)) {
+		u32 nr = list->nr;
+
 		cond_resched();
-		if (rcu_access_pointer(range->region->io))
-			rc = list_add_extent(list, range->start, range->last);
-		else if (!ports && is_partial(range))
-			rc = list_add_partial(list, range);
-		else
-			continue;
+		rc = list_add_range(list, range, bus);
 		if (rc)
 			return rc;
+		if (bus != GPAMAP_BUS_FAST)
+			continue;
+		if (list->nr > nr) {
+			if (nr && !wanted) {
+				list->extents[nr - 1] = list->extents[list->nr - 1];
+				list->nr = nr;
+			}
+			wanted = false;
+		}
+		wanted |= is_fast(map, range);
 	}
+	if (list->nr && !wanted)
+		list->nr--;
 	return 0;
 }
 
@@ -118,7 +151,8 @@ static bool list_equal(const struct gpamap_bus_list *a, const struct gpamap_bus_
 }
 
 /* What one view wants of a bus; NULL when there is no view. */
-static struct gpamap_bus_list *view_list(const struct gpamap_flatview *view, bool ports)
+static struct gpamap_bus_list *view_list(struct gpamap *map, const struct gpamap_flatview *view,
+					 enum gpamap_bus bus)
 {
 	struct gpamap_bus_list *list;
 	int rc;
@@ -128,7 +162,7 @@ static struct gpamap_bus_list *view_list(const struct gpamap_flatview *view, boo
 	list = list_alloc(GPAMAP_MAX_BUS_RANGES);
 	if (!list)
 		return ERR_PTR(-ENOMEM);
-	rc = list_add_view(list, view, ports);
+	rc = list_add_view(map, list, view, bus);
 	if (rc) {
 		kvfree(list);
 		return ERR_PTR(rc);
@@ -137,19 +171,20 @@ static struct gpamap_bus_list *view_list(const struct gpamap_flatview *view, boo
 }
 
 /* What the views want of a bus. */
-static struct gpamap_bus_list *bus_list(const struct gpamap_flatview *const *views,
+static struct gpamap_bus_list *bus_list(struct gpamap *map,
+					const struct gpamap_flatview *const *views,
 					enum gpamap_bus bus)
 {
 	struct gpamap_bus_list *a, *b, *list;
 
 	if (bus == GPAMAP_BUS_PORTS) {
-		list = view_list(views[GPAMAP_VIEW_PORTS], true);
+		list = view_list(map, views[GPAMAP_VIEW_PORTS], bus);
 		return list ?: list_alloc(0) ?: ERR_PTR(-ENOMEM);
 	}
-	a = view_list(views[GPAMAP_VIEW_MEMORY], false);
+	a = view_list(map, views[GPAMAP_VIEW_MEMORY], bus);
 	if (IS_ERR(a))
 		return a;
-	b = view_list(views[GPAMAP_VIEW_SMM], false);
+	b = view_list(map, views[GPAMAP_VIEW_SMM], bus);
 	if (IS_ERR(b)) {
 		kvfree(a);
 		return b;
@@ -213,7 +248,7 @@ int gpamap_bus_plan(struct gpamap *map, const struct gpamap_flatview *const *vie
 		return 0;
 	change->tied = tied;
 	for (bus = 0; !rc && bus < GPAMAP_NR_BUSES; bus++) {
-		struct gpamap_bus_list *list = bus_list(views, bus);
+		struct gpamap_bus_list *list = bus_list(map, views, bus);
 
 		if (IS_ERR(list)) {
 			rc = PTR_ERR(list);

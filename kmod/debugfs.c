@@ -7,6 +7,7 @@
  *	flat	the view of every space, as `gpamap flatten` prints it
  *	slots	the memslots
  *	stats	struct gpamap_stats, one "name value" a line
+ *	bus	the stretches of addresses on KVM's buses
  *	io	the regions that have something tied to them: what it is, and the accesses
  *
  * debugfs is a help, not a service: a map without a directory works.
@@ -174,6 +175,25 @@ static int show_io(struct seq_file *m, struct gpamap *map)
 			   rcu_access_pointer(io->handler) ? " " : "",
 			   gpamap_handler_name(map, io),
 			   policies[io->policy]);
+	}
+	return 0;
+}
+
+static int show_bus(struct seq_file *m, struct gpamap *map)
+{
+	static const char * const buses[GPAMAP_NR_BUSES] = {
+		[GPAMAP_BUS_MEMORY] = "memory",
+		[GPAMAP_BUS_PORTS] = "ports",
+		[GPAMAP_BUS_FAST] = "fast",
+	};
+	u32 bus, i;
+
+	for (bus = 0; map->vm && bus < GPAMAP_NR_BUSES; bus++) {
+		const struct gpamap_bus_list *list = gpamap_vm_bus_placed(map->vm, bus);
+
+		for (i = 0; list && i < list->nr; i++)
+			seq_printf(m, "%s %016llx-%016llx\n", buses[bus],
+				   list->extents[i].start, list->extents[i].last);
 	}
 	return 0;
 }
@@ -351,6 +371,12 @@ static int io_show(struct seq_file *m, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(io);
 
+static int bus_show(struct seq_file *m, void *unused)
+{
+	return show_locked(m, show_bus);
+}
+DEFINE_SHOW_ATTRIBUTE(bus);
+
 void gpamap_debugfs_init(void)
 {
 	gpamap_debugfs = debugfs_create_dir("gpamap", NULL);
@@ -373,6 +399,7 @@ void gpamap_debugfs_add(struct gpamap *map)
 	debugfs_create_file("flat", 0400, map->debugfs, map, &flat_fops);
 	debugfs_create_file("slots", 0400, map->debugfs, map, &slots_fops);
 	debugfs_create_file("stats", 0400, map->debugfs, map, &stats_fops);
+	debugfs_create_file("bus", 0400, map->debugfs, map, &bus_fops);
 	debugfs_create_file("io", 0400, map->debugfs, map, &io_fops);
 }
 

@@ -183,6 +183,18 @@ static enum gpamap_answer write_io(struct gpamap_io *io, u64 offset, u32 len, co
 	return GPAMAP_ANSWER_DOORBELL;
 }
 
+/* A write of which only the place is known yet. If it is not done here, all of it comes. */
+static enum gpamap_answer write_io_fast(struct gpamap_io *io, u64 offset)
+{
+	u32 rang = gpamap_doorbell_ring_any(io, offset);
+
+	if (!rang)
+		return GPAMAP_ANSWER_EXIT;
+	count(io, GPAMAP_COUNT_WRITES);
+	atomic64_add(rang, &io->counts[GPAMAP_COUNT_DOORBELLS]);
+	return GPAMAP_ANSWER_DOORBELL;
+}
+
 static enum gpamap_answer read_io(struct gpamap_io *io, u64 offset, u32 len, void *val)
 {
 	count(io, GPAMAP_COUNT_READS);
@@ -231,6 +243,10 @@ static noinline bool dispatch_rest(const struct gpamap_access *a, struct gpamap_
 {
 	struct rest rest;
 
+	if (!a->len) {
+		rcu_read_unlock();
+		return false;
+	}
 	take_rest(a, io, snapshot, range, &rest);
 	rcu_read_unlock();
 	return do_rest(a, &rest);
@@ -258,7 +274,9 @@ bool gpamap_dispatch(const struct gpamap_access *a)
 	/* Pairs with gpamap_io_tie(). */
 	io = rcu_dereference(range->region->io);
 	offset = range->offset + (a->addr - range->start);
-	if (io && a->write)
+	if (io && unlikely(!a->len))
+		answer = write_io_fast(io, offset);
+	else if (io && a->write)
 		answer = write_io(io, offset, a->len, a->val);
 	else if (io)
 		answer = read_io(io, offset, a->len, a->val);

@@ -29,6 +29,7 @@ struct bell {
 struct gpamap_bells {
 	u32 nr;
 	u32 nr_match;			/* of them want a value */
+	u32 nr_any;			/* of them take any length */
 	u32 bits;			/* of the number of heads */
 	u64 seed;			/* so that a chain cannot be made long on purpose */
 	struct bell __rcu *heads[];
@@ -78,9 +79,37 @@ u32 gpamap_doorbell_ring(const struct gpamap_io *io, u64 offset, u32 len, u64 va
 	return rang;
 }
 
-static struct gpamap_bells *io_bells(struct gpamap *map, struct gpamap_io *io)
+/*
+ * As gpamap_doorbell_ring() for a write of which length and value are not known: none, unless
+ * all that can be at the offset is rung whatever these are.
+ */
+u32 gpamap_doorbell_ring_any(const struct gpamap_io *io, u64 offset)
+{
+	/* Pairs with bell_add(). */
+	const struct gpamap_bells *bells = rcu_dereference(io->bells);
+	const struct bell *bell;
+
+	if (!bells || READ_ONCE(bells->nr_match) || rcu_access_pointer(io->registers) ||
+	    rcu_access_pointer(io->handler))
+		return 0;
+	bell = rcu_dereference(bells->heads[hash_bell(bells, offset, false, 0)]);
+	for (; bell; bell = rcu_dereference(bell->next))
+		if (bell->offset == offset && bell->len)
+			return 0;
+	return ring_chain(bells, offset, 0, false, 0);
+}
+
+static struct gpamap_bells *io_bells(struct gpamap *map, const struct gpamap_io *io)
 {
 	return rcu_dereference_protected(io->bells, lockdep_is_held(&map->lock));
+}
+
+/* Whether there are doorbells for any length. */
+bool gpamap_doorbell_any(struct gpamap *map, const struct gpamap_io *io)
+{
+	const struct gpamap_bells *bells = io_bells(map, io);
+
+	return bells && bells->nr_any;
 }
 
 static struct bell *bell_at(struct gpamap *map, struct bell __rcu **at)
@@ -143,6 +172,7 @@ static void bell_link(struct gpamap *map, struct gpamap_bells *bells, struct bel
 	/* Pairs with gpamap_doorbell_ring(). */
 	rcu_assign_pointer(*head, bell);
 	bells->nr++;
+	bells->nr_any += !bell->len;
 	WRITE_ONCE(bells->nr_match, bells->nr_match + bell->match);
 }
 
@@ -213,6 +243,13 @@ static bool too_many_bells(struct gpamap *map, struct gpamap_io *io,
 	return nr >= GPAMAP_MAX_SAME_DOORBELLS;
 }
 
+/* The first for any length has come, or the last gone. It only matters for speed. */
+static void update_fast_bus(struct gpamap *map)
+{
+	if (gpamap_map_update_bus(map))
+		map->bus_stale = true;
+}
+
 /* A region's first one makes its table. */
 static int bell_add(struct gpamap *map, struct gpamap_io *io, struct bell *bell)
 {
@@ -245,12 +282,15 @@ static int doorbell_remove(struct gpamap *map, struct gpamap_region *region,
 	struct bell __rcu **at = io ? bell_find(map, io, cmd, eventfd) : NULL;
 	struct gpamap_bells *bells;
 	struct bell *bell;
+	bool last_any;
 
 	if (!at)
 		return -ENOENT;
 	bells = io_bells(map, io);
 	bell = bell_at(map, at);
+	last_any = !bell->len && bells->nr_any == 1;
 	rcu_assign_pointer(*at, bell_at(map, &bell->next));
+	bells->nr_any -= !bell->len;
 	WRITE_ONCE(bells->nr_match, bells->nr_match - bell->match);
 	if (!--bells->nr)
 		rcu_assign_pointer(io->bells, NULL);
@@ -260,6 +300,8 @@ static int doorbell_remove(struct gpamap *map, struct gpamap_region *region,
 	kfree(bell);
 	if (!bells->nr)
 		bells_free(bells, false);
+	if (last_any)
+		update_fast_bus(map);
 	gpamap_io_untie(map, region);
 	return 0;
 }
@@ -287,9 +329,13 @@ static int doorbell_add(struct gpamap *map, struct gpamap_region *region,
 	if (rc)
 		goto err_free;
 	/* On success the doorbell owns the reference on the eventfd. */
-	rc = bell_add(map, gpamap_region_io(map, region), bell);
-	if (!rc)
+	io = gpamap_region_io(map, region);
+	rc = bell_add(map, io, bell);
+	if (!rc) {
+		if (!bell->len && io_bells(map, io)->nr_any == 1)
+			update_fast_bus(map);
 		return 0;
+	}
 	gpamap_io_untie(map, region);
 err_free:
 	kfree(bell);

@@ -11,6 +11,9 @@
  * comes later inside a range of ours may be found before us, after us, or not. The next
  * commit that changes what is answered is refused (EEXIST).
  *
+ * On Intel KVM asks a third bus about writes to where there is no memory, before it has
+ * decoded the instruction: with a length of 0 and no value.
+ *
  * A range's length is an int: longer stretches are several ranges. An access that crosses
  * the end of a range finds nothing and leaves to the VMM.
  *
@@ -27,6 +30,7 @@
 static const enum kvm_bus bus_idx[GPAMAP_NR_BUSES] = {
 	[GPAMAP_BUS_MEMORY] = KVM_MMIO_BUS,
 	[GPAMAP_BUS_PORTS] = KVM_PIO_BUS,
+	[GPAMAP_BUS_FAST] = KVM_FAST_MMIO_BUS,
 };
 
 /* The device of a VM on one bus. The same in all ranges. */

@@ -42,6 +42,7 @@ struct kvm;
 enum gpamap_bus {
 	GPAMAP_BUS_MEMORY,
 	GPAMAP_BUS_PORTS,
+	GPAMAP_BUS_FAST,		/* asked about writes of which KVM knows no length yet */
 	GPAMAP_NR_BUSES,
 };
 
@@ -238,6 +239,8 @@ void gpamap_bus_free(struct gpamap_bus_change *change);
 
 /* doorbell.c */
 int gpamap_doorbell(struct gpamap *map, void *arg);
+u32 gpamap_doorbell_ring_any(const struct gpamap_io *io, u64 offset);
+bool gpamap_doorbell_any(struct gpamap *map, const struct gpamap_io *io);
 u32 gpamap_doorbell_ring(const struct gpamap_io *io, u64 offset, u32 len, u64 value);
 void gpamap_doorbells_free(struct gpamap_io *io);
 

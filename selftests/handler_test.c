@@ -3,7 +3,7 @@
  * Handlers of other modules as the guest and the VMM see them: what a handler is called
  * with for an access of the guest's (MEMORY_MODEL rule 47), and that neither it nor its
  * module goes while somebody uses it. The handlers are those of
- * modules/gpamap_test_handlers.c, and the sample's.
+ * modules/gpamap_test.c, and the sample's.
  */
 #include "harness.h"
 #include <fcntl.h>
@@ -20,7 +20,7 @@
 #include "vcpu.h"
 
 #define PAGE TEST_PAGE
-#define MODULE "gpamap_test_handlers"
+#define MODULE "gpamap_test"
 #define DEBUGFS "/sys/kernel/debug/" MODULE "/"
 
 #define ROOT 1
@@ -522,6 +522,79 @@ TEST_F_TIMEOUT(handler, churn_under_vcpus, 120)
 	}
 	vcpu_stop(&vcpus[0]);
 	vcpu_destroy(&vcpus[1]);
+}
+
+/* -- the fast-MMIO bus ----------------------------------------------------- */
+
+/* As KVM asks on Intel processors: 0, -ENOENT not on that bus, -EOPNOTSUPP not answered. */
+static int fast_write(const struct guest *guest, u64 gpa)
+{
+	int fd = open(DEBUGFS "fast_write", O_WRONLY | O_CLOEXEC), rc;
+	char line[64];
+
+	snprintf(line, sizeof(line), "%d %llx", guest->vm, (unsigned long long)gpa);
+	rc = write(fd, line, strlen(line)) < 0 ? -errno : 0;
+	close(fd);
+	return rc;
+}
+
+static u64 rung(int bell)
+{
+	u64 n = 0;
+
+	return read(bell, &n, sizeof(n)) == sizeof(n) ? n : 0;
+}
+
+TEST_F(handler, fast_mmio)
+{
+	const struct gpamap_register reg = { 8, 4, GPAMAP_REGISTER_READWRITE, 7 };
+	int any = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	int four = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	struct gpamap *map;
+
+	ASSERT_EQ(0, gpamap_from_fd(dup(self->fd), &map));
+	ASSERT_EQ(-ENOENT, fast_write(&self->guest, A + 0x10));
+	ASSERT_EQ(0, gpamap_doorbell_add(map, DEV, 0x20, 4, four));
+	EXPECT_EQ(-ENOENT, fast_write(&self->guest, A + 0x20));
+	ASSERT_EQ(0, gpamap_doorbell_add(map, DEV, 0x10, 0, any));
+	EXPECT_EQ(0, fast_write(&self->guest, A + 0x10));
+	EXPECT_EQ(1u, rung(any));
+	EXPECT_EQ(-EOPNOTSUPP, fast_write(&self->guest, A + 0x20));
+	EXPECT_EQ(-EOPNOTSUPP, fast_write(&self->guest, A + 0x18));
+	EXPECT_EQ(0u, rung(four));
+	/* It follows the region. */
+	apply(op_at(DEV, B));
+	EXPECT_EQ(-ENOENT, fast_write(&self->guest, A + 0x10));
+	EXPECT_EQ(0, fast_write(&self->guest, B + 0x10));
+	EXPECT_EQ(1u, rung(any));
+	apply(op_at(DEV, A));
+	/* Where length or value matter, or something else may be: not. */
+	ASSERT_EQ(0, gpamap_doorbell_add(map, DEV, 0x10, 4, four));
+	EXPECT_EQ(-EOPNOTSUPP, fast_write(&self->guest, A + 0x10));
+	ASSERT_EQ(0, gpamap_doorbell_remove(map, DEV, 0x10, 4, four));
+	ASSERT_EQ(0, gpamap_doorbell_add_match(map, DEV, 0x40, 4, 1, four));
+	EXPECT_EQ(-EOPNOTSUPP, fast_write(&self->guest, A + 0x10));
+	ASSERT_EQ(0, gpamap_doorbell_remove_match(map, DEV, 0x40, 4, 1, four));
+	ASSERT_EQ(0, gpamap_registers_set(map, DEV, &reg, 1));
+	EXPECT_EQ(-EOPNOTSUPP, fast_write(&self->guest, A + 0x10));
+	ASSERT_EQ(0, gpamap_registers_remove(map, DEV));
+	set_handler(DEV, "test-any", 0);
+	EXPECT_EQ(-EOPNOTSUPP, fast_write(&self->guest, A + 0x10));
+	ASSERT_EQ(0, remove_rc(self->fd, DEV));
+	EXPECT_EQ(0u, rung(any) + rung(four));
+	EXPECT_EQ(0, fast_write(&self->guest, A + 0x10));
+	EXPECT_EQ(1u, rung(any));
+	/* A neighbour that has none makes the stretch longer, and is not answered. */
+	ASSERT_EQ(0, gpamap_policy_set(map, DEV2, GPAMAP_POLICY_TELL));
+	EXPECT_EQ(-EOPNOTSUPP, fast_write(&self->guest, A + 256));
+	/* With the last one the region goes from the bus. */
+	ASSERT_EQ(0, gpamap_doorbell_remove(map, DEV, 0x10, 0, any));
+	EXPECT_EQ(-ENOENT, fast_write(&self->guest, A + 0x10));
+	EXPECT_DONE(guest_write(&self->guest, A + 0x20, 4, 1));
+	EXPECT_EQ(1u, rung(four));
+	gpamap_close(map);
+	close(any);
+	close(four);
 }
 
 /* -- the sample ------------------------------------------------------------ */

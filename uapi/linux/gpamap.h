@@ -505,6 +505,11 @@ enum gpamap_doorbell_flags {
  * the VM is attached when it is made does not matter. All doorbells that a write rings
  * are rung; a write that rings none leaves to the VMM, as does every read.
  *
+ * On Intel processors KVM asks about a write before it knows length and value, which spares
+ * decoding the instruction, and cannot tell a read from it either. It is answered then if a
+ * doorbell of length 0 is at the offset and none of another length, and the region has no
+ * doorbell with a value, no registers and no handler. A read of such an offset rings, too.
+ *
  * KVM finds the regions with doorbells on its I/O buses, where each stretch of such
  * regions that touch takes one range (two and more if longer than 1 GiB). A write over the
  * end of a stretch leaves to the VMM. A string write to a port (rep outs) comes element by

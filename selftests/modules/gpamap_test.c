@@ -1,17 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Handlers for handler_test, abi_test and dispatch_bench: memory of 256 bytes with all kinds of lengths and byte orders.
- * What they were called with is in debugfs, gpamap_test_handlers/log, a line a call, which
+ * What tests of dispatching need in the kernel. Handlers for handler_test, abi_test and
+ * dispatch_bench: memory of 256 bytes with all kinds of lengths and byte orders.
+ * What they were called with is in debugfs, gpamap_test/log, a line a call, which
  * reading takes away:
  *
  *	create ARG | destroy | read OFFSET LEN | write OFFSET LEN VALUE
  *
- * Whatever is written to gpamap_test_handlers/unregister takes "test-gone" away.
+ * Whatever is written to gpamap_test/unregister takes "test-gone" away.
+ *
+ * "VM ADDRESS" written to gpamap_test/fast_write, a descriptor and a hexadecimal
+ * number, asks KVM's fast-MMIO bus as KVM does on Intel processors, in the name of the first
+ * vCPU: ENOENT nothing is there, EOPNOTSUPP it does not answer.
  */
 #include <linux/debugfs.h>
 #include <linux/delay.h>
+#include <linux/file.h>
+#include <linux/kvm_host.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
+#include <kvm/iodev.h>
 #include "gpamap_handler.h"
 
 #define MEM_LEN 256
@@ -193,6 +201,52 @@ static const struct file_operations unregister_fops = {
 	.write = unregister_write,
 };
 
+static int ask_fast_bus(struct kvm *kvm, u64 addr)
+{
+	struct kvm_vcpu *vcpu = kvm_get_vcpu(kvm, 0);
+	const struct kvm_io_bus *bus;
+	int rc = -ENOENT, idx, i;
+
+	if (!vcpu)
+		return -ENXIO;
+	idx = srcu_read_lock(&kvm->srcu);
+	bus = srcu_dereference(kvm->buses[KVM_FAST_MMIO_BUS], &kvm->srcu);
+	for (i = 0; bus && i < bus->dev_count; i++) {
+		const struct kvm_io_range *range = &bus->range[i];
+
+		if (addr >= range->addr && addr - range->addr < range->len)
+			rc = kvm_iodevice_write(vcpu, range->dev, addr, 0, NULL);
+	}
+	srcu_read_unlock(&kvm->srcu, idx);
+	return rc;
+}
+
+static ssize_t fast_write_write(struct file *file, const char __user *buf, size_t len,
+				loff_t *pos)
+{
+	char line[64] = "";
+	struct file *vm;
+	unsigned int fd;
+	u64 addr;
+	int rc;
+
+	if (len >= sizeof(line) || copy_from_user(line, buf, len) ||
+	    sscanf(line, "%u %llx", &fd, &addr) != 2)
+		return -EINVAL;
+	vm = fget(fd);
+	if (!vm)
+		return -EBADF;
+	/* Only tests come here, and they pass a VM. */
+	rc = ask_fast_bus(vm->private_data, addr);
+	fput(vm);
+	return rc ?: len;
+}
+
+static const struct file_operations fast_write_fops = {
+	.owner = THIS_MODULE,
+	.write = fast_write_write,
+};
+
 /* What is refused: the names are not offered. */
 static int __init try_bad_handlers(void)
 {
@@ -242,8 +296,9 @@ static int __init test_init(void)
 	rc = try_bad_handlers();
 	if (rc)
 		goto err;
-	dir = debugfs_create_dir("gpamap_test_handlers", NULL);
+	dir = debugfs_create_dir("gpamap_test", NULL);
 	debugfs_create_file("log", 0400, dir, NULL, &log_fops);
+	debugfs_create_file("fast_write", 0200, dir, NULL, &fast_write_fops);
 	debugfs_create_file("unregister", 0200, dir, NULL, &unregister_fops);
 	return 0;
 err:
