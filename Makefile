@@ -53,6 +53,7 @@ GVMM_SRC := $(wildcard samples/gvmm/*.c)
 TEST_SRC := $(wildcard selftests/*_test.c)
 TEST_LIB_SRC := $(wildcard selftests/lib/*.c)
 HOST_SRC := $(wildcard selftests/host/*_test.c)
+VIRTIO_SRC := $(addprefix samples/gvmm/,virtio_mmio.c virtqueue.c blk.c)
 # The module itself, a sample that adds to it, and one for the tests.
 MODULE_DIRS := kmod samples/pmtimer selftests/modules
 MODULE_SRC := $(foreach d,$(MODULE_DIRS),$(wildcard $d/*.[ch]) $d/Kbuild) uapi/linux/gpamap.h
@@ -65,6 +66,7 @@ GVMM_OBJ := $(GVMM_SRC:%.c=$(B)/%.o)
 TEST_BIN := $(TEST_SRC:selftests/%.c=$(B)/selftests/%)
 TEST_LIB_OBJ := $(TEST_LIB_SRC:%.c=$(B)/%.o)
 HOST_BIN := $(HOST_SRC:selftests/%.c=$(B)/selftests/%)
+VIRTIO_TEST := $(B)/selftests/host/virtio_test
 FUZZ_OBJ := $(patsubst %.c,$(B)/fuzz/%.o,$(CORE_SRC) selftests/host/exercise.c \
 	selftests/host/fuzz_core.c)
 FUZZ_BIN := $(addprefix $(B)/selftests/host/,fuzz_seed fuzz_replay) \
@@ -130,7 +132,7 @@ endif
 
 userlib: $(B)/libgpamap.so $(B)/libgpamap.a $(B)/libgpamap.pc
 tools: $(B)/gpamap
-samples: $(B)/gvmm
+samples: $(B)/gvmm $(B)/guest-card
 tests: $(TEST_BIN) $(B)/selftests/stress $(HOST_BIN) $(FUZZ_BIN) $(B)/san/gpamap
 
 $(B)/userlib/%.o: userlib/%.c
@@ -178,6 +180,12 @@ $(B)/samples/%.o: samples/%.c
 $(B)/gvmm: $(GVMM_OBJ) $(B)/libgpamap.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ -o $@ -lpthread
+
+# For a disk that has no libraries.
+$(B)/guest-card: samples/guest/card.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(USER) $(CFLAGS) -static $(LDFLAGS) $< -o $@
 
 # ---- tests: those of the machine are static, so that they run anywhere
 
@@ -229,11 +237,18 @@ $(B)/san/%.o: %.c
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CORE) $(SANITIZE) -c $< -o $@
 
-$(HOST_BIN): $(B)/selftests/host/%_test: selftests/host/%_test.c $(B)/san/selftests/host/exercise.o $(SAN_OBJ)
+$(filter-out $(VIRTIO_TEST),$(HOST_BIN)): $(B)/selftests/host/%_test: selftests/host/%_test.c $(B)/san/selftests/host/exercise.o $(SAN_OBJ)
 	$(call say,CC,$< (sanitized))
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CORE) $(HARNESS) $(SANITIZE) $< $(B)/san/selftests/host/exercise.o \
 		$(SAN_OBJ) -o $@
+
+# Devices of gvmm, and nothing of the core.
+$(VIRTIO_TEST): selftests/host/virtio_test.c $(VIRTIO_SRC:%.c=$(B)/san/%.o)
+	$(call say,CC,$< (sanitized))
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CORE) $(HARNESS) $(SANITIZE) $< $(VIRTIO_SRC:%.c=$(B)/san/%.o) -o $@ \
+		-lpthread
 
 $(B)/san/gpamap: $(SAN_OBJ) $(TOOL_SRC:%.c=$(B)/san/%.o)
 	$(call say,LD,$@)

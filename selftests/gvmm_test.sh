@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # In the test machine: what gvmm says to wrong options and missing files, its dry runs,
-# what gpamap shows of a live map, and how gvmm tells the ends of a guest apart. KTAP on
-# standard output.
+# what gpamap shows of a live map, how gvmm tells the ends of a guest apart, and its
+# devices as Linux uses them. KTAP on standard output.
 count=0
 failed=0
 
@@ -68,6 +68,20 @@ refuses vcpus_too_many '100000' -k vmlinuz -c 100000
 refuses vcpus_no_number 'x' -k vmlinuz -c x
 refuses unknown_option 'z' -z
 refuses argument 'extra' -k vmlinuz extra
+
+refuses disk_not_there 'disk nowhere: .*(ENOENT)' -k vmlinuz --disk nowhere
+refuses disk_is_a_directory 'disk /proc: .*(EISDIR)' -k vmlinuz --disk /proc
+refuses disk_is_a_directory_ro 'disk /proc: neither' -k vmlinuz --disk-ro /proc
+refuses disk_is_a_device 'disk /dev/null: neither' -k vmlinuz --disk /dev/null
+refuses disk_is_empty 'disk empty: the file is empty' -k vmlinuz --disk empty
+refuses disk_not_whole_sectors 'disk rubbish: 8 bytes are not whole' -k vmlinuz --disk-ro rubbish
+refuses disk_twice 'disk large: somebody else uses it' -k vmlinuz --disk large --disk large
+refuses disk_read_and_written 'disk large: somebody else' -k vmlinuz --disk-ro large --disk large
+refuses disks_too_many 'more than 4 disks' -k vmlinuz --disk-ro large --disk-ro large \
+	--disk-ro large --disk-ro large --disk-ro large
+refuses moves_none 'move-bar: not from' -k vmlinuz --move-bar 0
+refuses moves_no_number 'move-bar: not a number' -k vmlinuz --move-bar x
+rm large
 
 refuses map_not_there 'nowhere' -k vmlinuz --map nowhere
 printf 'region 100 io "x" last=1\nadd 100 to 77 at=0 prio=0\ncommit\n' > bad.map
@@ -178,6 +192,71 @@ wait $guest
 gpamap show --stats $guest > log 2>&1
 [ $? -eq 1 ] && grep -q "^gpamap: there is no map \"$guest\"" log
 report show_stats_of_no_map
+
+# One guest for all devices. Its root file system is on the first disk. On the second it
+# writes what it has read there; the third, read-only, holds what it does; the fourth is
+# cut short in the middle. The virtio console says when, and the card moves before all that.
+cat > script <<'END'
+echo "script: vdb has $(cat /sys/block/vdb/size) sectors and is $(cat /sys/block/vdb/serial)"
+dd if=/dev/vdb of=/dev/vdb bs=32k count=1 seek=1 conv=notrunc,fsync 2> /dev/null &&
+	echo "script: vdb was written"
+echo "script: vdc has ro=$(cat /sys/block/vdc/ro)"
+echo rubbish | dd of=/dev/vdc conv=notrunc,fsync 2> /dev/null ||
+	echo "script: vdc was not written"
+echo "script: ready"
+read -r line
+echo "script: was told $line"
+dd if=/dev/vdd of=/dev/null bs=512 skip=128 2> /dev/null || echo "script: vdd was not read"
+echo "script: interrupts of $(grep -c virtio /proc/interrupts) queues"
+END
+# Whole sectors; the shell skips the blanks behind its last line.
+printf '%*s\n' $((511 - $(wc -c < script) % 512)) '' >> script
+cp script script.before
+dd if=/dev/urandom of=half bs=32k count=1 2> /dev/null
+cat half half > twice
+for try in 1 2 3; do
+	mkfifo input
+	exec 3<> input
+	cp guest-disk.img root
+	dd if=/dev/zero bs=32k count=1 2> /dev/null | cat half - > scratch
+	dd if=/dev/zero of=short bs=64k count=2 2> /dev/null
+	timeout 100 gvmm -k vmlinuz -i guest-initrd.img -m 128M --disk root --disk scratch \
+		--disk-ro script --disk short --hvc --move-bar 16 \
+		-a "loglevel=1 gvmm.nowait gvmm.script=vdc" > log 2>&1 < input &
+	guest=$!
+	while kill -0 $guest 2> /dev/null && ! grep -q '^script: ready' log; do
+		sleep 1
+	done
+	: > short
+	echo "go on" >&3
+	wait $guest
+	status=$?
+	exec 3>&-
+	rm input
+	[ $status -eq 0 ] && grep -q '^guest is up' log && break
+	echo "# disk: try $try: $(tail -n 1 log)"
+	[ $try -lt 3 ]
+done
+report boots_from_a_disk
+# says NAME LINE: a line of that guest's begins so.
+says() {
+	grep -q "^$2" log
+	report "$1"
+}
+says root_is_the_disk 'root: /dev/vda / ext4 rw'
+says disk_tells_size_and_id 'script: vdb has 128 sectors and is virtio-blk.1'
+says disk_writes 'script: vdb was written'
+cmp twice scratch > log.cmp 2>&1
+report disk_has_what_was_written
+says disk_is_readonly 'script: vdc has ro=1'
+says readonly_disk_refuses 'script: vdc was not written'
+cmp script script.before > log.cmp 2>&1
+report readonly_disk_stays
+says disk_cut_short 'script: vdd was not read'
+says virtio_console_input 'script: was told go on'
+says virtio_interrupts 'script: interrupts of [1-9]'
+says card_in_the_guest 'card: [0-9]* writes at two places, seen [1-9][0-9]* times .* [1-9][0-9]* '
+says card_moved 'gvmm: the card moved 16 of 16 times; .*; the guest counted as many'
 
 ends triple_fault 3 'gvmm: guest triple-faulted' 'reboot=t' -m 3200M
 grep -q '^ *100000000-107ffffff : System RAM' log

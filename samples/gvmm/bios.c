@@ -11,8 +11,8 @@
  *		as accessed: the processor would try to write that bit otherwise
  *	0x0200	ACPI: the RSDP, then the tables. They are how a kernel finds the
  *		processors and the I/O APIC (MADT), how to reset and to power off
- *		(FADT, and \_S5 in the DSDT). Distributions build no kernels any more
- *		that read the older MP table
+ *		(FADT, and \_S5 in the DSDT), and the virtio devices (DSDT).
+ *		Distributions build no kernels any more that read the older MP table
  *	0xff00	code that pulls the reset line of the keyboard controller
  *	0xfff0	the reset vector, which jumps there
  *
@@ -164,6 +164,35 @@ static const uint8_t aml_s5[] = {
 	0x08, '_', 'S', '5', '_', 0x12, 0x07, 0x04, 0x0a, 0x05, 0x00, 0x00, 0x00,
 };
 
+/*
+ * Device (\_SB.VRT0) {
+ *	Name (_HID, "LNRO0005")
+ *	Name (_UID, 0)
+ *	Name (_CRS, ResourceTemplate () {
+ *		Memory32Fixed (ReadWrite, gpa, len)
+ *		Interrupt (ResourceConsumer, Level, ActiveHigh, Exclusive) { gsi }
+ *	})
+ * }
+ */
+struct aml_virtio {
+	uint8_t device[2];
+	uint8_t len[2];			/* from here to the end, see aml_len() */
+	char path[10];
+	uint8_t hid_name[5], hid_string;
+	char hid[9];
+	uint8_t uid_name[5], uid_byte, uid;
+	uint8_t crs_name[5], crs_buffer;
+	uint8_t crs_len[2];		/* likewise */
+	uint8_t crs_count_byte, crs_count;
+	uint8_t memory[4];
+	uint32_t gpa, gpa_len;
+	uint8_t interrupt[5];
+	uint32_t gsi;
+	uint8_t end[2];
+} packed;
+static_assert(sizeof(struct aml_virtio) - offsetof(struct aml_virtio, memory) == 23,
+	      "ACPI 6.4: 12 bytes of memory, 9 of interrupt, 2 of end");
+
 static uint8_t checksum(const void *data, size_t len)
 {
 	const uint8_t *byte = data;
@@ -216,11 +245,47 @@ static uint32_t table_end(struct tables *t, void *table)
 	return GPA_BIOS + at;
 }
 
+/* The length of a package in two bytes, which count, too. */
+static void aml_len(uint8_t to[2], unsigned int len)
+{
+	to[0] = 0x40 | (len & 0xf);
+	to[1] = len >> 4;
+}
+
+static void add_virtio(struct gvmm *vm, void *dsdt, unsigned int index)
+{
+	struct aml_virtio aml = {
+		.device = { 0x5b, 0x82 },
+		.path = { '\\', 0x2e, '_', 'S', 'B', '_', 'V', 'R', 'T', '0' + index },
+		.hid_name = { 0x08, '_', 'H', 'I', 'D' }, .hid_string = 0x0d,
+		.hid = "LNRO0005",
+		.uid_name = { 0x08, '_', 'U', 'I', 'D' }, .uid_byte = 0x0a, .uid = index,
+		.crs_name = { 0x08, '_', 'C', 'R', 'S' }, .crs_buffer = 0x11,
+		.crs_count_byte = 0x0a,
+		.crs_count = sizeof(aml) - offsetof(struct aml_virtio, memory),
+		.memory = { 0x86, 9, 0, 1 }, .gpa_len = VIRTIO_LEN,
+		.interrupt = { 0x89, 6, 0, 1, 1 },
+		.end = { 0x79, 0 },
+	};
+	uint64_t gpa;
+	uint32_t gsi;
+
+	virtio_place(vm, index, &gpa, &gsi);
+	aml.gpa = gpa;
+	aml.gsi = gsi;
+	aml_len(aml.len, sizeof(aml) - offsetof(struct aml_virtio, len));
+	aml_len(aml.crs_len, sizeof(aml) - offsetof(struct aml_virtio, crs_len));
+	table_add(dsdt, &aml, sizeof(aml));
+}
+
 static uint32_t make_dsdt(struct tables *t)
 {
 	void *dsdt = table_begin(t, "DSDT", 2, sizeof(struct acpi_header));
+	unsigned int i;
 
 	table_add(dsdt, aml_s5, sizeof(aml_s5));
+	for (i = 0; i < t->vm->nr_virtio; i++)
+		add_virtio(t->vm, dsdt, i);
 	return table_end(t, dsdt);
 }
 

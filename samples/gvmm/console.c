@@ -37,6 +37,7 @@
 
 #define NAP_NS 2000000
 #define NAP_BELOW 256
+#define INPUT_CHUNK 64
 
 static struct termios terminal;		/* as it was; main thread only */
 
@@ -165,6 +166,20 @@ void console_wake(struct gvmm *vm)
 	(void)n;
 }
 
+/* How many bytes of stdin the guest would take, and giving it some. */
+static unsigned int input_room(struct gvmm *vm)
+{
+	return vm->vcons ? vcons_room(vm->vcons) : serial_rx_room(vm);
+}
+
+static void input_give(struct gvmm *vm, const uint8_t *data, unsigned int len)
+{
+	if (vm->vcons)
+		vcons_receive(vm->vcons, data, len);
+	else
+		serial_receive(vm, data, len);
+}
+
 /*
  * Waits for something to do: a signal, which it returns, else 0. Reads stdin if @room
  * is not 0.
@@ -178,7 +193,7 @@ static int console_poll(struct gvmm *vm, unsigned int room)
 		{ .fd = room ? STDIN_FILENO : -1, .events = POLLIN },
 	};
 	struct signalfd_siginfo info;
-	uint8_t data[SERIAL_FIFO];
+	uint8_t data[INPUT_CHUNK];
 	uint64_t count;
 	ssize_t n;
 
@@ -189,9 +204,9 @@ static int console_poll(struct gvmm *vm, unsigned int room)
 	if (fds[1].revents && read(c->wake_fd, &count, sizeof(count)) < 0)
 		return 0;
 	if (fds[2].revents) {
-		n = read(STDIN_FILENO, data, room);
+		n = read(STDIN_FILENO, data, room < sizeof(data) ? room : sizeof(data));
 		if (n > 0)
-			serial_receive(vm, data, n);
+			input_give(vm, data, n);
 		else if (n == 0 || (errno != EINTR && errno != EAGAIN))
 			c->input_open = false;
 	}
@@ -205,7 +220,7 @@ void console_serve(struct gvmm *vm)
 	int sig;
 
 	while (!atomic_load(&vm->ended)) {
-		sig = console_poll(vm, c->input_open ? serial_rx_room(vm) : 0);
+		sig = console_poll(vm, c->input_open ? input_room(vm) : 0);
 		if (sig)
 			gvmm_end(vm, GVMM_SIGNAL + sig, "ended by signal %d (%s)", sig,
 				 strsignal(sig));

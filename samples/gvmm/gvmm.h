@@ -12,12 +12,16 @@
  *	ports.c		I/O ports: who answers, and the small devices
  *	serial.c	the 16550
  *	console.c	gvmm's own stdin and stdout, the terminal, the main loop
+ *	virtio.h	virtio devices: the disk and the second console
+ *	card.c		a device that moves
  *
  * Threads: the main thread sets the machine up, alone; then it serves stdin and
- * signals until the end. One thread runs each vCPU, one writes stdout. What is
- * "fixed" below is written during set-up only and read without a lock.
+ * signals until the end. One thread runs each vCPU, one writes stdout, one each does
+ * the work of a virtio device and moves the card. What is "fixed" below is written
+ * during set-up only and read without a lock.
  *
- * Lock order: serial.lock, then nothing; console.lock, end.lock alone.
+ * Lock order: serial.lock, then nothing; virtio_device.lock, then one of
+ * virtio_device.irq_lock, vcons.lock and console.lock; end.lock alone.
  */
 #ifndef GVMM_H
 #define GVMM_H
@@ -36,6 +40,8 @@
 
 #define GVMM_VERSION "0.1"
 #define GVMM_MAX_VCPUS 64
+#define GVMM_MAX_VIRTIO 8
+#define GVMM_MAX_IO (GVMM_MAX_VIRTIO + 1)
 
 /* How gvmm ends: its exit status. A signal ends it with 128 + its number. */
 enum gvmm_status {
@@ -63,6 +69,14 @@ enum gvmm_address {
 };
 
 #define GPA_LOW_RAM_END 0xc0000000ULL
+/* Where the card is, first and then. */
+#define GPA_CARD0 0xfe800000ULL
+#define GPA_CARD1 0xfe900000ULL
+#define CARD_LEN 0x1000ULL
+/* Virtio devices: a page each, and pins of the I/O APIC that no ISA device has. */
+#define GPA_VIRTIO 0xfeb00000ULL
+#define VIRTIO_LEN 0x1000ULL
+#define VIRTIO_FIRST_GSI 16
 #define GPA_IOAPIC 0xfec00000ULL
 #define GPA_LOCAL_APIC 0xfee00000ULL
 #define APIC_LEN 0x1000ULL
@@ -88,10 +102,35 @@ enum gvmm_address {
 #define PORT_RESET 0xcf9
 #define RESET_NOW 0x04
 
+struct card;
 struct gpamap;
+struct gpamap_register;
+struct iovec;
 struct kvm_run;
 struct kvm_cpuid2;
 struct gvmm;
+struct vcons;
+struct virtio_device;
+
+/* An access of a guest's to a device: @data is read or filled. */
+typedef void io_access(void *device, uint64_t offset, bool write, uint8_t *data,
+		       unsigned int len);
+
+struct io_region {
+	const char *name;
+	uint64_t gpa, len;		/* in the beginning */
+	io_access *access;
+	void *device;
+};
+
+#define DOORBELL_LEN 4
+
+struct doorbell {
+	uint64_t offset;
+	int fd;				/* an eventfd */
+	bool match;			/* rings for @value alone */
+	uint32_t value;
+};
 
 struct vcpu {
 	/* fixed */
@@ -151,6 +190,12 @@ struct gvmm {
 	struct kvm_cpuid2 *cpuid;	/* what KVM supports */
 	uint32_t entry;			/* where the first vCPU starts */
 	struct vcpu vcpus[GVMM_MAX_VCPUS];
+	struct io_region io[GVMM_MAX_IO];
+	unsigned int nr_io;
+	struct virtio_device *virtio[GVMM_MAX_VIRTIO];
+	unsigned int nr_virtio;
+	struct vcons *vcons;		/* NULL: the serial port has stdin */
+	struct card *card;		/* NULL: there is none */
 
 	struct serial serial;
 	struct console console;
@@ -180,6 +225,15 @@ void memory_plan_file(struct gvmm *vm, const char *path);
 uint64_t memory_low_end(const struct gvmm *vm);
 void *memory_at(const struct gvmm *vm, uint64_t gpa, uint64_t len);
 bool memory_is_ram(const struct gvmm *vm, uint64_t gpa);
+uint32_t memory_add_io(struct gvmm *vm, const char *name, uint64_t gpa, uint64_t len,
+		       io_access *access, void *device);
+_Atomic uint32_t *memory_registers(struct gvmm *vm, uint32_t region,
+				   const struct gpamap_register *registers, uint32_t nr);
+void memory_doorbell(struct gvmm *vm, uint32_t region, const struct doorbell *bell);
+bool memory_move(struct gvmm *vm, uint32_t region, uint64_t gpa);
+bool memory_io(struct gvmm *vm, uint64_t gpa, bool write, uint8_t *data, unsigned int len);
+int memory_dma(struct gvmm *vm, uint64_t gpa, uint64_t len, bool write, struct iovec *iov,
+	       unsigned int max);
 
 /* boot.c */
 void boot_read(const char *kernel, const char *initrd);
@@ -212,5 +266,26 @@ void console_put(struct gvmm *vm, uint8_t byte);
 void console_wake(struct gvmm *vm);
 void console_serve(struct gvmm *vm);
 void console_finish(struct gvmm *vm);
+
+/* virtio_mmio.c */
+void virtio_place(const struct gvmm *vm, unsigned int index, uint64_t *gpa, uint32_t *gsi);
+void virtio_connect(struct gvmm *vm);
+void virtio_start(struct gvmm *vm);
+void virtio_stop(struct gvmm *vm);
+
+/* blk.c */
+void blk_add(struct gvmm *vm, const char *path, bool readonly);
+
+/* vcons.c */
+void vcons_add(struct gvmm *vm);
+unsigned int vcons_room(struct vcons *vcons);
+void vcons_receive(struct vcons *vcons, const uint8_t *data, unsigned int len);
+
+/* card.c */
+void card_add(struct gvmm *vm, unsigned int moves);
+void card_connect(struct gvmm *vm);
+void card_start(struct gvmm *vm);
+void card_stop(struct gvmm *vm);
+void card_unanswered(struct gvmm *vm, uint64_t gpa, bool write);
 
 #endif /* GVMM_H */

@@ -39,6 +39,8 @@
 #define DEFAULT_RAM (256 * MIB)
 #define MIN_RAM (32 * MIB)
 #define MAX_RAM (1024 * GIB)
+#define MAX_DISKS 4
+#define MAX_MOVES 1000000
 
 #define DEFAULT_CMDLINE "console=ttyS0 reboot=k panic=-1 nokaslr quiet"
 
@@ -50,6 +52,13 @@ struct options {
 	const char *append;
 	const char *map;
 	bool dry_run;
+	struct {
+		const char *path;
+		bool readonly;
+	} disks[MAX_DISKS];
+	unsigned int nr_disks;
+	bool hvc;
+	unsigned int moves;		/* of the card; 0: there is none */
 };
 
 /* ---- messages and the end --------------------------------------------- */
@@ -109,6 +118,13 @@ static const char usage[] =
 	"  -m SIZE       memory in MiB, or with a suffix K, M or G; whole pages, from\n"
 	"                32M to 1024G (256M)\n"
 	"  -c NUMBER     vCPUs, from 1 to 64 (1)\n"
+	"  --disk FILE   a disk: a file or block device of whole sectors of 512 bytes; the\n"
+	"                guest's /dev/vda, the next /dev/vdb, up to 4 of them\n"
+	"  --disk-ro FILE  the same, read-only\n"
+	"  --hvc         a virtio console, too: the guest's hvc0, which then has stdin;\n"
+	"                appends console=hvc0\n"
+	"  --move-bar N  a device that moves N times (1 to 1000000) while the guest uses\n"
+	"                it; appends gvmm.card=PLACE,PLACE\n"
 	"  --map FILE    apply a map file (see gpamap(1)) to the guest's map before it\n"
 	"                starts; region 1 is the root, ids below 100 are gvmm's own\n"
 	"  --dry-run     start no guest: print for every commit of the map file what\n"
@@ -190,6 +206,26 @@ static unsigned int parse_vcpus(const char *text)
 	return n;
 }
 
+static unsigned int parse_moves(const char *text)
+{
+	const char *end;
+	uint64_t n;
+
+	if (!parse_number(text, &n, &end) || *end)
+		fail_usage("--move-bar: not a number", text);
+	if (n < 1 || n > MAX_MOVES)
+		fail_usage("--move-bar: not from 1 to 1000000", text);
+	return n;
+}
+
+static void add_disk(struct options *opts, const char *path, bool readonly)
+{
+	if (opts->nr_disks == MAX_DISKS)
+		fail_usage("more than 4 disks", path);
+	opts->disks[opts->nr_disks].path = path;
+	opts->disks[opts->nr_disks++].readonly = readonly;
+}
+
 static void print_and_exit(const char *text)
 {
 	fputs(text, stdout);
@@ -205,6 +241,10 @@ static struct options parse_options(int argc, char **argv)
 		{ "version", no_argument, NULL, 'V' },
 		{ "map", required_argument, NULL, 'M' },
 		{ "dry-run", no_argument, NULL, 'D' },
+		{ "disk", required_argument, NULL, 'd' },
+		{ "disk-ro", required_argument, NULL, 'r' },
+		{ "hvc", no_argument, NULL, 'H' },
+		{ "move-bar", required_argument, NULL, 'B' },
 		{ NULL, 0, NULL, 0 },
 	};
 	struct options opts = { .ram_len = DEFAULT_RAM, .nr_vcpus = 1 };
@@ -235,6 +275,18 @@ static struct options parse_options(int argc, char **argv)
 			break;
 		case 'D':
 			opts.dry_run = true;
+			break;
+		case 'd':
+			add_disk(&opts, optarg, false);
+			break;
+		case 'r':
+			add_disk(&opts, optarg, true);
+			break;
+		case 'H':
+			opts.hvc = true;
+			break;
+		case 'B':
+			opts.moves = parse_moves(optarg);
 			break;
 		case 'h':
 			print_and_exit(usage);
@@ -347,13 +399,31 @@ static void check_ram(const struct gvmm *vm)
 		     "try gvmm --help", bits);
 }
 
-static char *build_cmdline(const char *append)
+/* The devices that the options ask for, before there is memory. */
+static void add_devices(struct gvmm *vm, const struct options *opts)
 {
+	unsigned int i;
+
+	for (i = 0; i < opts->nr_disks; i++)
+		blk_add(vm, opts->disks[i].path, opts->disks[i].readonly);
+	if (opts->hvc)
+		vcons_add(vm);
+	if (opts->moves)
+		card_add(vm, opts->moves);
+}
+
+static char *build_cmdline(const struct options *opts)
+{
+	char card[64] = "";
 	char *cmdline;
 	int n;
 
-	n = asprintf(&cmdline, "%s%s%s", DEFAULT_CMDLINE, append ? " " : "",
-		     append ? append : "");
+	if (opts->moves)
+		snprintf(card, sizeof(card), " gvmm.card=0x%llx,0x%llx", GPA_CARD0,
+			 GPA_CARD1);
+	n = asprintf(&cmdline, "%s%s%s%s%s", DEFAULT_CMDLINE,
+		     opts->hvc ? " console=hvc0" : "", card, opts->append ? " " : "",
+		     opts->append ? opts->append : "");
 	if (n < 0)
 		fail("the command line: out of memory");
 	return cmdline;
@@ -377,7 +447,11 @@ int main(int argc, char **argv)
 	create_vm(&vm);
 	vcpu_setup(&vm);
 	check_ram(&vm);
+	add_devices(&vm, &opts);
 	memory_create(&vm);
+	virtio_connect(&vm);
+	if (vm.card)
+		card_connect(&vm);
 	if (opts.dry_run) {
 		memory_plan_file(&vm, opts.map);
 		return 0;
@@ -385,7 +459,7 @@ int main(int argc, char **argv)
 	if (opts.map)
 		memory_apply_file(&vm, opts.map);
 	bios_fill(&vm);
-	cmdline = build_cmdline(opts.append);
+	cmdline = build_cmdline(&opts);
 	boot_load(&vm, cmdline);
 	free(cmdline);
 	create_irqchip(&vm);
@@ -393,9 +467,15 @@ int main(int argc, char **argv)
 
 	serial_init(&vm);
 	console_start(&vm);
+	virtio_start(&vm);
+	if (vm.card)
+		card_start(&vm);
 	vcpu_start_all(&vm);
 	console_serve(&vm);
 	vcpu_stop_all(&vm);
+	virtio_stop(&vm);
+	if (vm.card)
+		card_stop(&vm);
 	console_finish(&vm);
 	gpamap_close(vm.map);
 	fprintf(stderr, "gvmm: %s\n", vm.end.why);

@@ -15,12 +15,16 @@
  *	  bios-top		4 GiB - 64 KiB	alias of bios
  *	  ioapic, local-apic			io; KVM answers them itself, they stand
  *						here for whoever looks at the map
+ *	  virtio-blk.0, ..., card		io: devices, from memory_add_io()
  *	ram			in no container: seen through its aliases only
  *
  * All of it is one batch, so the guest's memory is there completely or not at all.
  * KVM's own pages for Intel (GPA_KVM_IDENTITY, GPA_KVM_TSS) are a hole in the map.
  *
- * Set-up only, by the main thread; afterwards nothing here changes.
+ * Set-up is the main thread's. Afterwards the tree stays, save that memory_move() puts a
+ * device elsewhere. Whose an access is that left to gvmm, and what memory a device
+ * reaches, is asked of the map each time (gpamap_lookup(), which waits for no commit):
+ * gvmm has no list of its own that could be wrong.
  */
 #include "gvmm.h"
 
@@ -29,6 +33,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 
 enum region {
 	REGION_SYSTEM = 1,
@@ -40,6 +45,7 @@ enum region {
 	REGION_BIOS_TOP,
 	REGION_IOAPIC,
 	REGION_LOCAL_APIC,
+	REGION_DEVICE = 20,		/* and on: vm->io[] */
 };
 
 enum space {
@@ -169,6 +175,7 @@ static void place(struct gpamap_batch *batch, enum region id, uint64_t at,
 static void describe(struct gvmm *vm, struct gpamap_batch *batch)
 {
 	uint64_t low_end = memory_low_end(vm);
+	unsigned int i;
 
 	gpamap_batch_container(batch, REGION_SYSTEM, "system", UINT64_MAX);
 
@@ -195,6 +202,12 @@ static void describe(struct gvmm *vm, struct gpamap_batch *batch)
 	place(batch, REGION_IOAPIC, GPA_IOAPIC, PRIO_DEVICE);
 	gpamap_batch_io(batch, REGION_LOCAL_APIC, "local-apic", APIC_LEN - 1);
 	place(batch, REGION_LOCAL_APIC, GPA_LOCAL_APIC, PRIO_DEVICE);
+
+	for (i = 0; i < vm->nr_io; i++) {
+		gpamap_batch_io(batch, REGION_DEVICE + i, vm->io[i].name,
+				vm->io[i].len - 1);
+		place(batch, REGION_DEVICE + i, vm->io[i].gpa, PRIO_DEVICE);
+	}
 
 	gpamap_batch_space(batch, SPACE_MEMORY, "memory", GPAMAP_SPACE_MEMORY,
 			   REGION_SYSTEM);
@@ -226,6 +239,121 @@ void memory_create(struct gvmm *vm)
 		fail_batch(batch, failed, err);
 	gpamap_batch_free(batch);
 }
+
+/* ---- devices ---------------------------------------------------------- */
+
+/*
+ * A device of @len bytes at @gpa, before memory_create(). What the kernel does not answer
+ * calls @access, in a vCPU's thread. Returns the id of its region.
+ */
+uint32_t memory_add_io(struct gvmm *vm, const char *name, uint64_t gpa, uint64_t len,
+		       io_access *access, void *device)
+{
+	unsigned int i = vm->nr_io++;
+
+	if (i == GVMM_MAX_IO)
+		fail("more than %u devices; try gvmm --help", GVMM_MAX_IO);
+	vm->io[i] = (struct io_region){
+		.name = name, .gpa = gpa, .len = len, .access = access, .device = device,
+	};
+	return REGION_DEVICE + i;
+}
+
+static void __attribute__((noreturn)) fail_device(uint32_t region, const char *what, int err)
+{
+	fail("%s of region %u: %s (%s)", what, region, strerror(-err), error_name(-err));
+}
+
+/* Gives a device registers that the kernel answers; returns the page they are in. */
+_Atomic uint32_t *memory_registers(struct gvmm *vm, uint32_t region,
+				   const struct gpamap_register *registers, uint32_t nr)
+{
+	void *page;
+	int err;
+
+	err = gpamap_registers_set(vm->map, region, registers, nr);
+	if (!err)
+		err = gpamap_registers_map(vm->map, region, &page);
+	if (err)
+		fail_device(region, "registers", err);
+	return page;
+}
+
+void memory_doorbell(struct gvmm *vm, uint32_t region, const struct doorbell *bell)
+{
+	int err;
+
+	if (bell->match)
+		err = gpamap_doorbell_add_match(vm->map, region, bell->offset,
+						DOORBELL_LEN, bell->value, bell->fd);
+	else
+		err = gpamap_doorbell_add(vm->map, region, bell->offset, DOORBELL_LEN,
+					  bell->fd);
+	if (err)
+		fail_device(region, "a doorbell", err);
+}
+
+/* Moves a device while vCPUs run; ends the machine if that cannot be. */
+bool memory_move(struct gvmm *vm, uint32_t region, uint64_t gpa)
+{
+	struct gpamap_batch *batch;
+	int err = gpamap_batch_new(&batch);
+
+	if (!err) {
+		gpamap_batch_set_at(batch, region, gpa);
+		err = gpamap_apply(vm->map, batch, NULL);
+		gpamap_batch_free(batch);
+	}
+	if (err)
+		gvmm_end(vm, GVMM_ERROR, "region %u does not move to 0x%llx: %s (%s)",
+			 region, (unsigned long long)gpa, strerror(-err),
+			 error_name(-err));
+	return !err;
+}
+
+/* Brings an access that left to gvmm to its device; false if there is none. */
+bool memory_io(struct gvmm *vm, uint64_t gpa, bool write, uint8_t *data, unsigned int len)
+{
+	struct gpamap_lookup at;
+	const struct io_region *io;
+
+	if (gpamap_lookup(vm->map, SPACE_MEMORY, gpa, &at) ||
+	    at.out_region < REGION_DEVICE || at.out_region >= REGION_DEVICE + vm->nr_io)
+		return false;
+	io = &vm->io[at.out_region - REGION_DEVICE];
+	io->access(io->device, at.out_offset, write, data, len);
+	return true;
+}
+
+/*
+ * The host's memory behind @len bytes from @gpa on, as the guest sees them: in pieces,
+ * at most @max. Returns how many; -1 if it is not all memory, or not all writable and
+ * @write is set. Any thread.
+ */
+int memory_dma(struct gvmm *vm, uint64_t gpa, uint64_t len, bool write, struct iovec *iov,
+	       unsigned int max)
+{
+	struct gpamap_lookup at;
+	unsigned int nr = 0;
+	uint64_t n;
+
+	for (; len; len -= n, gpa += n) {
+		if (nr == max || gpamap_lookup(vm->map, SPACE_MEMORY, gpa, &at) || !at.out_hva)
+			return -1;
+		if (at.out_kind != GPAMAP_REGION_RAM &&
+		    (write || at.out_kind != GPAMAP_REGION_ROM))
+			return -1;
+		if (write && (at.out_flags & GPAMAP_REGION_READONLY))
+			return -1;
+		n = at.out_last - gpa < len - 1 ? at.out_last - gpa + 1 : len;
+		iov[nr++] = (struct iovec){
+			.iov_base = (void *)(uintptr_t)at.out_hva, .iov_len = n,
+		};
+	}
+	return nr;
+}
+
+/* ---- map files -------------------------------------------------------- */
 
 /* The file owns the memory that it allocates, so it stays open as long as gvmm runs. */
 static struct gpamap_mapfile *open_file(const char *path)

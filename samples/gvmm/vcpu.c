@@ -294,9 +294,10 @@ static void exit_io(struct vcpu *vcpu)
 }
 
 /*
- * Where there is no memory, reads give ones and writes go nowhere; so it is with the
- * VGA window, for want of a VGA, and with writes to the ROM. RAM must never come out
- * here: that would be a map which is not what memory.c described.
+ * What a device has to answer itself goes there. Where there is nothing, reads give ones
+ * and writes go nowhere; so it is with the VGA window, for want of a VGA, and with writes
+ * to the ROM. RAM must never come out here: that would be a map which is not what
+ * memory.c described.
  */
 static void exit_mmio(struct vcpu *vcpu)
 {
@@ -306,6 +307,10 @@ static void exit_mmio(struct vcpu *vcpu)
 		end_error(vcpu, "no memory behind guest RAM at", run->mmio.phys_addr);
 		return;
 	}
+	if (memory_io(vcpu->vm, run->mmio.phys_addr, run->mmio.is_write, run->mmio.data,
+		      run->mmio.len))
+		return;
+	card_unanswered(vcpu->vm, run->mmio.phys_addr, run->mmio.is_write);
 	if (!run->mmio.is_write)
 		memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
 }
