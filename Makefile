@@ -81,7 +81,7 @@ help:
 	@echo 'make module           build/gpamap.ko, against KDIR (now $(or $(KDIR),none found))'
 	@echo 'make userlib          libgpamap: shared, static, pkg-config file'
 	@echo 'make tools            the gpamap command'
-	@echo 'make samples          gvmm, a small VMM'
+	@echo 'make samples          gvmm, a small VMM, and a program for its guest'
 	@echo 'make tests            test programs'
 	@echo 'make check            install what is needed, run all tests (some minutes)'
 	@echo 'make check-host       only the tests that need no kernel'

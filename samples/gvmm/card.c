@@ -47,9 +47,10 @@ struct card {
 	struct gvmm *vm;
 	unsigned int moves;		/* that are wanted */
 	uint32_t region;
-	_Atomic uint32_t *page;
 	int ring_fd, writes_fd, stop_fd;
 	pthread_t thread;
+
+	_Atomic uint32_t *page;		/* fixed */
 
 	_Atomic uint64_t misses;	/* writes to RING where the card was not */
 	/* the card's thread only; after its end the main thread */

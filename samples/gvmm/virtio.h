@@ -75,10 +75,11 @@ struct virtio_device {
 	uint64_t gpa;
 	unsigned int gsi;
 	uint32_t region;
-	_Atomic uint32_t *page;		/* the registers that the kernel answers */
 	int kick_fd[VIRTIO_MAX_QUEUES];	/* eventfds: the doorbells of the queues */
 	int stop_fd;
 	pthread_t thread;
+
+	_Atomic uint32_t *page;		/* fixed; the registers that the kernel answers */
 
 	_Atomic bool running;		/* the driver is ready, the device not broken */
 

@@ -497,6 +497,10 @@ TEST_F(disk, loop)
 	describe(1, DATA, 16, VRING_DESC_F_NEXT, 0);
 	submit(self, 0);
 	expect_broken(_metadata, self);
+	/* One that takes no room in any list. */
+	describe(0, DATA, 0, VRING_DESC_F_NEXT, 0);
+	submit(self, 0);
+	expect_broken(_metadata, self);
 }
 
 TEST_F(disk, indices_out_of_range)
