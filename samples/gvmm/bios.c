@@ -85,6 +85,7 @@ enum acpi_fadt_flags {
 	FADT_C1 = 1 << 2,
 	FADT_NO_POWER_BUTTON = 1 << 4,
 	FADT_NO_SLEEP_BUTTON = 1 << 5,
+	FADT_PM_TIMER_32BIT = 1 << 8,
 	FADT_RESET = 1 << 10,
 };
 
@@ -100,10 +101,15 @@ struct acpi_fadt {
 	uint32_t pm1a_event;
 	uint32_t pm1b_event;
 	uint32_t pm1a_control;
-	uint32_t other_blocks[5];
+	uint32_t pm1b_control;
+	uint32_t pm2_control;
+	uint32_t pm_timer;
+	uint32_t events[2];
 	uint8_t pm1_event_len;
 	uint8_t pm1_control_len;
-	uint8_t other_lens[6];
+	uint8_t pm2_control_len;
+	uint8_t pm_timer_len;
+	uint8_t event_lens[4];
 	uint16_t c2_latency;
 	uint16_t c3_latency;
 	uint16_t cache[2];
@@ -300,12 +306,17 @@ static uint32_t make_fadt(struct tables *t, uint32_t dsdt)
 	fadt->pm1_event_len = PM1_EVENT_LEN;
 	fadt->pm1a_control = PORT_PM1_CONTROL;
 	fadt->pm1_control_len = PM1_CONTROL_LEN;
+	if (t->vm->pm_timer) {
+		fadt->pm_timer = PORT_PM_TIMER;
+		fadt->pm_timer_len = PM_TIMER_LEN;
+		fadt->flags |= FADT_PM_TIMER_32BIT;
+	}
 	fadt->c2_latency = NO_C_STATE;
 	fadt->c3_latency = NO_C_STATE;
 	fadt->century = CMOS_CENTURY;
 	fadt->boot = FADT_LEGACY_DEVICES | FADT_NO_VGA | FADT_NO_MSI;
-	fadt->flags = FADT_WBINVD | FADT_C1 | FADT_NO_POWER_BUTTON |
-		      FADT_NO_SLEEP_BUTTON | FADT_RESET;
+	fadt->flags |= FADT_WBINVD | FADT_C1 | FADT_NO_POWER_BUTTON |
+		       FADT_NO_SLEEP_BUTTON | FADT_RESET;
 	fadt->reset = (struct acpi_address) {
 		.space = ACPI_SPACE_IO, .bits = 8, .access = 1, .address = PORT_RESET,
 	};

@@ -99,11 +99,14 @@ enum gvmm_address {
 #define PM1_EVENT_LEN 4
 #define PORT_PM1_CONTROL 0x604
 #define PM1_CONTROL_LEN 2
+#define PORT_PM_TIMER 0x608
+#define PM_TIMER_LEN 4
 #define PORT_RESET 0xcf9
 #define RESET_NOW 0x04
 
 struct card;
 struct gpamap;
+struct gpamap_exit;
 struct gpamap_register;
 struct iovec;
 struct kvm_run;
@@ -187,6 +190,9 @@ struct gvmm {
 	uint8_t *ram;
 	uint8_t *bios;
 	struct gpamap *map;
+	struct gpamap_exit *exits;	/* by vCPU; each its vCPU's thread */
+	bool own_ports;			/* the ports are in the map */
+	bool pm_timer;			/* there is one */
 	struct kvm_cpuid2 *cpuid;	/* what KVM supports */
 	uint32_t entry;			/* where the first vCPU starts */
 	struct vcpu vcpus[GVMM_MAX_VCPUS];
@@ -231,7 +237,8 @@ _Atomic uint32_t *memory_registers(struct gvmm *vm, uint32_t region,
 				   const struct gpamap_register *registers, uint32_t nr);
 void memory_doorbell(struct gvmm *vm, uint32_t region, const struct doorbell *bell);
 bool memory_move(struct gvmm *vm, uint32_t region, uint64_t gpa);
-bool memory_io(struct gvmm *vm, uint64_t gpa, bool write, uint8_t *data, unsigned int len);
+bool memory_io(struct vcpu *vcpu, uint64_t gpa, bool write, uint8_t *data,
+	       unsigned int len);
 int memory_dma(struct gvmm *vm, uint64_t gpa, uint64_t len, bool write, struct iovec *iov,
 	       unsigned int max);
 

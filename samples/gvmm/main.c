@@ -448,6 +448,7 @@ int main(int argc, char **argv)
 	vcpu_setup(&vm);
 	check_ram(&vm);
 	add_devices(&vm, &opts);
+	vm.own_ports = !opts.map;
 	memory_create(&vm);
 	virtio_connect(&vm);
 	if (vm.card)
@@ -477,6 +478,7 @@ int main(int argc, char **argv)
 	if (vm.card)
 		card_stop(&vm);
 	console_finish(&vm);
+	gpamap_exits_unmap(vm.exits, vm.nr_vcpus);
 	gpamap_close(vm.map);
 	fprintf(stderr, "gvmm: %s\n", vm.end.why);
 	return vm.end.status;

@@ -17,14 +17,19 @@
  *						here for whoever looks at the map
  *	  virtio-blk.0, ..., card		io: devices, from memory_add_io()
  *	ram			in no container: seen through its aliases only
+ *	ports			container, what the space of the I/O ports looks at; not with
+ *				--map, whose file may have such a space
+ *	  pm-timer		0x608		io; a handler in the kernel answers it, if there
+ *						is one
  *
  * All of it is one batch, so the guest's memory is there completely or not at all.
  * KVM's own pages for Intel (GPA_KVM_IDENTITY, GPA_KVM_TSS) are a hole in the map.
  *
  * Set-up is the main thread's. Afterwards the tree stays, save that memory_move() puts a
- * device elsewhere. Whose an access is that left to gvmm, and what memory a device
- * reaches, is asked of the map each time (gpamap_lookup(), which waits for no commit):
- * gvmm has no list of its own that could be wrong.
+ * device elsewhere. Whose an access is that left to gvmm, the record of the vCPU says
+ * (gpamap_exit_resolve()), and what memory a device reaches, is asked of the map each time
+ * (gpamap_lookup()); neither waits for a commit. gvmm has no list of its own that could be
+ * wrong.
  */
 #include "gvmm.h"
 
@@ -45,11 +50,14 @@ enum region {
 	REGION_BIOS_TOP,
 	REGION_IOAPIC,
 	REGION_LOCAL_APIC,
+	REGION_PORTS,
+	REGION_PM_TIMER,
 	REGION_DEVICE = 20,		/* and on: vm->io[] */
 };
 
 enum space {
 	SPACE_MEMORY = 1000000,		/* those of a map file begin with 1 */
+	SPACE_PORTS,
 };
 
 enum prio {
@@ -211,6 +219,29 @@ static void describe(struct gvmm *vm, struct gpamap_batch *batch)
 
 	gpamap_batch_space(batch, SPACE_MEMORY, "memory", GPAMAP_SPACE_MEMORY,
 			   REGION_SYSTEM);
+
+	if (!vm->own_ports)
+		return;
+	gpamap_batch_container(batch, REGION_PORTS, "ports", UINT16_MAX);
+	gpamap_batch_io(batch, REGION_PM_TIMER, "pm-timer", PM_TIMER_LEN - 1);
+	gpamap_batch_add(batch, REGION_PM_TIMER, REGION_PORTS, PORT_PM_TIMER, PRIO_DEVICE);
+	gpamap_batch_space(batch, SPACE_PORTS, "ports", GPAMAP_SPACE_IO, REGION_PORTS);
+}
+
+/* What the kernel needs to be told besides. */
+static void connect_kernel(struct gvmm *vm)
+{
+	int err = -ENOENT;
+
+	if (vm->own_ports)
+		err = gpamap_handler_set(vm->map, REGION_PM_TIMER, "acpi-pm-timer", 1);
+	if (err && err != -ENOENT)
+		fail("the PM timer: %s (%s)", strerror(-err), error_name(-err));
+	/* Without the module gpamap_pmtimer there is no PM timer, and the guest told so. */
+	vm->pm_timer = !err;
+	err = gpamap_exits_map(vm->map, vm->nr_vcpus, &vm->exits);
+	if (err)
+		fail("records of exits: %s (%s)", strerror(-err), error_name(-err));
 }
 
 /* Gives the VM its memory, still empty. */
@@ -238,6 +269,7 @@ void memory_create(struct gvmm *vm)
 	if (err)
 		fail_batch(batch, failed, err);
 	gpamap_batch_free(batch);
+	connect_kernel(vm);
 }
 
 /* ---- devices ---------------------------------------------------------- */
@@ -312,12 +344,13 @@ bool memory_move(struct gvmm *vm, uint32_t region, uint64_t gpa)
 }
 
 /* Brings an access that left to gvmm to its device; false if there is none. */
-bool memory_io(struct gvmm *vm, uint64_t gpa, bool write, uint8_t *data, unsigned int len)
+bool memory_io(struct vcpu *vcpu, uint64_t gpa, bool write, uint8_t *data, unsigned int len)
 {
+	struct gvmm *vm = vcpu->vm;
 	struct gpamap_lookup at;
 	const struct io_region *io;
 
-	if (gpamap_lookup(vm->map, SPACE_MEMORY, gpa, &at) ||
+	if (gpamap_exit_resolve(vm->map, &vm->exits[vcpu->id], SPACE_MEMORY, gpa, &at) ||
 	    at.out_region < REGION_DEVICE || at.out_region >= REGION_DEVICE + vm->nr_io)
 		return false;
 	io = &vm->io[at.out_region - REGION_DEVICE];

@@ -307,7 +307,7 @@ static void exit_mmio(struct vcpu *vcpu)
 		end_error(vcpu, "no memory behind guest RAM at", run->mmio.phys_addr);
 		return;
 	}
-	if (memory_io(vcpu->vm, run->mmio.phys_addr, run->mmio.is_write, run->mmio.data,
+	if (memory_io(vcpu, run->mmio.phys_addr, run->mmio.is_write, run->mmio.data,
 		      run->mmio.len))
 		return;
 	card_unanswered(vcpu->vm, run->mmio.phys_addr, run->mmio.is_write);
