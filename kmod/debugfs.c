@@ -164,14 +164,16 @@ static int show_io(struct seq_file *m, struct gpamap *map)
 			return 0;
 		if (!io)
 			continue;
-		seq_printf(m, "%u \"%s\" reads %lld writes %lld exits %lld doorbells %lld:%s%s%s%s%s\n",
+		seq_printf(m, "%u \"%s\" reads %lld writes %lld exits %lld doorbells %lld posted %lld:%s%s%s%s%s%s\n",
 			   region->id, region->name,
 			   atomic64_read(&io->counts[GPAMAP_COUNT_READS]),
 			   atomic64_read(&io->counts[GPAMAP_COUNT_WRITES]),
 			   atomic64_read(&io->counts[GPAMAP_COUNT_EXITS]),
 			   atomic64_read(&io->counts[GPAMAP_COUNT_DOORBELLS]),
+			   atomic64_read(&io->counts[GPAMAP_COUNT_POSTED]),
 			   rcu_access_pointer(io->registers) ? " registers" : "",
 			   rcu_access_pointer(io->bells) ? " doorbells" : "",
+			   rcu_access_pointer(io->ring) ? " ring" : "",
 			   rcu_access_pointer(io->handler) ? " " : "",
 			   gpamap_handler_name(map, io),
 			   policies[io->policy]);

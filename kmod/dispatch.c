@@ -2,8 +2,8 @@
 /*
  * What is tied to a region, and what a guest's access to the region does.
  *
- * What is tied to it (registers.c, doorbell.c, handler.c, policy.c, in this order) hangs on
- * the region itself, in struct gpamap_io, by offset. It has no address: where the region is
+ * What is tied to it (registers.c, doorbell.c, ring.c, handler.c, policy.c, in this order)
+ * hangs on the region itself, in struct gpamap_io, by offset. It has no address: where the region is
  * seen is what the view says.
  * So an access is answered in two steps, which are searches: which region, at which offset,
  * does the published view show here; and what is at that offset. When the region moves,
@@ -13,15 +13,15 @@
  * buses (bus.c). These matter for speed and for who is asked, never for the answer.
  *
  * Accesses come from vCPUs inside KVM_RUN, with vcpu->mutex and SRCU of KVM's. They read
- * the snapshot and what is tied to regions under RCU and take no lock. What may sleep
- * (handlers, memory of the VMM) is done after that, under KVM's SRCU alone: struct gpamap_io
- * and a handler go when gpamap_io_wait() has waited for that too. All else here runs under
- * the lock of the map.
+ * the snapshot and what is tied to regions under RCU and take no lock but that of a ring.
+ * What may sleep (handlers, memory of the VMM) is done after that, under KVM's SRCU alone:
+ * struct gpamap_io and a handler go when gpamap_io_wait() has waited for that too. All else
+ * here runs under the lock of the map.
  *
  * Memory in a page that is only in part memory has no slot. It is served here, so that the
  * guest finds it all the same.
  *
- * Rules of MEMORY_MODEL kept here: 37 (the bytes without a slot), 43, 44, 46.
+ * Rules of MEMORY_MODEL kept here: 37 (the bytes without a slot), 43, 44, 45, 46.
  */
 #include <linux/uaccess.h>
 #include "private.h"
@@ -143,11 +143,12 @@ static bool do_rest(const struct gpamap_access *a, const struct rest *rest)
 	return false;
 }
 
-/* Not aligned. Of lengths that no register and no doorbell with a value has it is 0. */
+/* Not aligned. */
 static u64 load_value(const void *val, u32 len)
 {
 	u16 v16;
 	u32 v32;
+	__le64 parts = 0;
 	u64 v64;
 
 	switch (len) {
@@ -163,24 +164,48 @@ static u64 load_value(const void *val, u32 len)
 		memcpy(&v64, val, sizeof(v64));
 		return v64;
 	}
-	return 0;
+	/* A part of a write over the border of a page. */
+	memcpy(&parts, val, len);
+	return le64_to_cpu(parts);
 }
 
-/* What is written is stored before the bell says so. */
-static enum gpamap_answer write_io(struct gpamap_io *io, u64 offset, u32 len, const void *val)
+/* Rule 45: whether what was posted to the ring of the region's group has not been taken yet. */
+static bool is_posting(const struct gpamap_io *io)
 {
-	u64 value = load_value(val, len);
+	return rcu_access_pointer(io->ring) && !gpamap_ring_drained(io);
+}
+
+/*
+ * What is written is stored before the bell says so. A register is not written ahead of what
+ * was posted before.
+ */
+static enum gpamap_answer write_io(const struct gpamap_access *a,
+				   const struct gpamap_range *range, struct gpamap_io *io,
+				   u64 offset)
+{
+	u64 value = load_value(a->val, a->len);
 	bool stored = false;
 	u32 rang;
 
 	count(io, GPAMAP_COUNT_WRITES);
-	if (rcu_access_pointer(io->registers))
-		stored = gpamap_registers_write(io, offset, len, value);
-	rang = gpamap_doorbell_ring(io, offset, len, value);
-	if (!rang)
-		return stored ? GPAMAP_ANSWER_REGISTER : GPAMAP_ANSWER_EXIT;
-	atomic64_add(rang, &io->counts[GPAMAP_COUNT_DOORBELLS]);
-	return GPAMAP_ANSWER_DOORBELL;
+	if (rcu_access_pointer(io->registers)) {
+		if (is_posting(io) && gpamap_registers_has(io, offset, a->len))
+			return GPAMAP_ANSWER_EXIT;
+		stored = gpamap_registers_write(io, offset, a->len, value);
+	}
+	rang = gpamap_doorbell_ring(io, offset, a->len, value);
+	if (rang) {
+		atomic64_add(rang, &io->counts[GPAMAP_COUNT_DOORBELLS]);
+		return GPAMAP_ANSWER_DOORBELL;
+	}
+	if (stored)
+		return GPAMAP_ANSWER_REGISTER;
+	if (rcu_access_pointer(io->ring) && a->may_leave && !gpamap_range_is_readonly(range) &&
+	    gpamap_ring_post(io, range->region->id, offset, a->len, value)) {
+		count(io, GPAMAP_COUNT_POSTED);
+		return GPAMAP_ANSWER_POSTED;
+	}
+	return GPAMAP_ANSWER_EXIT;
 }
 
 /* A write of which only the place is known yet. If it is not done here, all of it comes. */
@@ -198,6 +223,8 @@ static enum gpamap_answer write_io_fast(struct gpamap_io *io, u64 offset)
 static enum gpamap_answer read_io(struct gpamap_io *io, u64 offset, u32 len, void *val)
 {
 	count(io, GPAMAP_COUNT_READS);
+	if (is_posting(io))
+		return GPAMAP_ANSWER_EXIT;
 	return gpamap_registers_read(io, offset, len, val) ? GPAMAP_ANSWER_REGISTER :
 							     GPAMAP_ANSWER_EXIT;
 }
@@ -277,7 +304,7 @@ bool gpamap_dispatch(const struct gpamap_access *a)
 	if (io && unlikely(!a->len))
 		answer = write_io_fast(io, offset);
 	else if (io && a->write)
-		answer = write_io(io, offset, a->len, a->val);
+		answer = write_io(a, range, io, offset);
 	else if (io)
 		answer = read_io(io, offset, a->len, a->val);
 	if (answer == GPAMAP_ANSWER_EXIT)
@@ -341,7 +368,7 @@ void gpamap_io_untie(struct gpamap *map, struct gpamap_region *region)
 	struct gpamap_io *io = gpamap_region_io(map, region);
 
 	if (rcu_access_pointer(io->bells) || rcu_access_pointer(io->registers) ||
-	    rcu_access_pointer(io->handler) || io->policy)
+	    rcu_access_pointer(io->ring) || rcu_access_pointer(io->handler) || io->policy)
 		return;
 	io_remove(map, region, io);
 	/* If that fails KVM goes on asking, and hears no. */

@@ -264,6 +264,8 @@ static int handler_add(struct gpamap *map, struct gpamap_region *region,
 		return -EOPNOTSUPP;
 	if (io && rcu_access_pointer(io->handler))
 		return -EEXIST;
+	if (io && rcu_access_pointer(io->ring))
+		return -EBUSY;
 	use = use_create(cmd->name, cmd->arg);
 	if (IS_ERR(use))
 		return PTR_ERR(use);

@@ -58,6 +58,17 @@ static enum gpamap_bus_view device_view(const struct gpamap_bus_device *device,
 	return kvm_arch_vcpu_memslots_id(vcpu) ? GPAMAP_VIEW_SMM : GPAMAP_VIEW_MEMORY;
 }
 
+/*
+ * Whether a write can be done or not as it comes. A string that is written to a port comes
+ * element by element, each an instruction of its own to KVM; but where KVM cannot see the
+ * registers, as many as a page holds in one go, and KVM forgets the rest when one in the
+ * middle is not done.
+ */
+static bool may_leave(const struct gpamap_bus_device *device, const struct kvm_vcpu *vcpu)
+{
+	return device->bus != GPAMAP_BUS_PORTS || !vcpu->arch.guest_state_protected;
+}
+
 static int bus_access(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t addr, int len,
 		      void *val, bool write)
 {
@@ -71,6 +82,7 @@ static int bus_access(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t ad
 		.vcpu_id = vcpu->vcpu_id,
 		.len = len,
 		.write = write,
+		.may_leave = may_leave(device, vcpu),
 	};
 
 	return gpamap_dispatch(&a) ? 0 : -EOPNOTSUPP;

@@ -41,6 +41,8 @@ union ioctl_arg {
 	struct gpamap_registers registers;
 	struct gpamap_handler handler;
 	struct gpamap_policy policy;
+	struct gpamap_ring ring;
+	struct gpamap_post post;
 };
 
 #define IOCTL_OP(_cmd, _struct, _last, _lock, _respond, _execute)		\
@@ -72,6 +74,8 @@ static const struct ioctl_op ioctl_ops[] = {
 		 gpamap_registers),
 	IOCTL_OP(GPAMAP_HANDLER, gpamap_handler, name, LOCK_MAP, false, gpamap_handler),
 	IOCTL_OP(GPAMAP_POLICY, gpamap_policy, policy, LOCK_MAP, false, gpamap_policy),
+	IOCTL_OP(GPAMAP_RING, gpamap_ring, fd, LOCK_MAP, false, gpamap_ring),
+	IOCTL_OP(GPAMAP_POST, gpamap_post, ring, LOCK_MAP, false, gpamap_post),
 };
 
 static int execute(const struct ioctl_op *op, struct gpamap *map, union ioctl_arg *arg)
@@ -146,6 +150,8 @@ static int gpamap_fop_mmap(struct file *file, struct vm_area_struct *vma)
 	/* No region has the id 0. */
 	if (!vma->vm_pgoff)
 		return gpamap_exits_mmap(map, vma);
+	if ((u64)vma->vm_pgoff > U32_MAX)
+		return gpamap_ring_mmap(map, vma);
 	return gpamap_registers_mmap(map, vma);
 }
 
@@ -160,6 +166,7 @@ static int gpamap_fop_open(struct inode *inode, struct file *file)
 	init_waitqueue_head(&map->wait);
 	gpamap_tree_init(&map->tree);
 	gpamap_slots_init(&map->slots);
+	gpamap_rings_init(map);
 	gpamap_debugfs_add(map);
 	file->private_data = map;
 	return 0;
@@ -181,6 +188,7 @@ static int gpamap_fop_release(struct inode *inode, struct file *file)
 	xa_for_each(&map->tree.regions, id, region)
 		gpamap_io_free(region);
 	gpamap_exits_free(map);
+	gpamap_rings_free(map);
 	gpamap_tree_destroy(&map->tree);
 	mutex_destroy(&map->lock);
 	kfree(map);

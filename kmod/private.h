@@ -15,10 +15,12 @@
  *	    mmap_lock of the process that owns the VM (mapping the scratch page, user
  *		copies)
  *	    locks that KVM takes in its ioctls (kvm->slots_lock, ...)
+ *	    xa_lock of struct gpamap::rings (innermost; also under mmap_lock, by mmap())
  *
- * LOOKUP and poll take no lock but wait.lock. mmap(), faults of the argument page and
- * accesses of vCPUs (dispatch.c) take no lock of the module. debugfs files
- * take struct gpamap::lock, so they are removed while it is not held.
+ * LOOKUP and poll take no lock but wait.lock; an access of a vCPU's none but, innermost, that
+ * of a struct gpamap_ring_buffer. mmap() takes none but the xa_lock, and faults of the
+ * argument page take none. debugfs files take struct gpamap::lock, so they are removed while
+ * it is not held.
  */
 #ifndef GPAMAP_PRIVATE_H
 #define GPAMAP_PRIVATE_H
@@ -119,9 +121,12 @@ struct gpamap {
 	struct gpamap_root *memory[GPAMAP_NR_AS];	/* that the slots follow */
 	struct gpamap_root *ports;	/* that the bus follows */
 	u32 nr_doorbells;
+	u32 nr_rings;
 	bool bus_stale;			/* KVM may ask for more than it has to */
 	bool broken;			/* a roll-back failed: slots and view disagree */
 	struct gpamap_stats stats;
+
+	struct xarray rings;		/* by id; also looked up by mmap(), under its lock */
 
 	/* RCU; written under the lock. NULL before the first commit. */
 	struct gpamap_snapshot __rcu *snapshot;
@@ -149,6 +154,7 @@ enum gpamap_count {
 	GPAMAP_COUNT_WRITES,
 	GPAMAP_COUNT_EXITS,
 	GPAMAP_COUNT_DOORBELLS,
+	GPAMAP_COUNT_POSTED,
 	GPAMAP_NR_COUNTS,
 };
 
@@ -157,6 +163,7 @@ enum gpamap_answer {
 	GPAMAP_ANSWER_EXIT,		/* nothing: it leaves to the VMM */
 	GPAMAP_ANSWER_REGISTER,
 	GPAMAP_ANSWER_DOORBELL,
+	GPAMAP_ANSWER_POSTED,
 	GPAMAP_ANSWER_HANDLER,
 	GPAMAP_ANSWER_MEMORY,
 	GPAMAP_ANSWER_POLICY,
@@ -170,6 +177,7 @@ struct gpamap_io {
 	struct gpamap_bells __rcu *bells;			/* doorbell.c's */
 	struct gpamap_registers_page __rcu *registers;		/* registers.c's */
 	struct gpamap_handler_use __rcu *handler;		/* handler.c's */
+	struct gpamap_ring_buffer __rcu *ring;			/* ring.c's */
 	u32 policy;			/* enum gpamap_policy_kind */
 	struct rcu_head rcu;
 
@@ -193,6 +201,7 @@ struct gpamap_access {
 	u32 vcpu_id;
 	u32 len;
 	bool write;
+	bool may_leave;			/* if it is not done, KVM forgets nothing */
 };
 
 struct gpamap_io *gpamap_region_io(struct gpamap *map, const struct gpamap_region *region);
@@ -247,9 +256,19 @@ void gpamap_doorbells_free(struct gpamap_io *io);
 /* registers.c */
 int gpamap_registers(struct gpamap *map, void *arg);
 int gpamap_registers_mmap(struct gpamap *map, struct vm_area_struct *vma);
+bool gpamap_registers_has(const struct gpamap_io *io, u64 offset, u32 len);
 bool gpamap_registers_read(const struct gpamap_io *io, u64 offset, u32 len, void *val);
 bool gpamap_registers_write(const struct gpamap_io *io, u64 offset, u32 len, u64 value);
 void gpamap_registers_free(struct gpamap_io *io);
+
+/* ring.c */
+int gpamap_ring(struct gpamap *map, void *arg);
+int gpamap_post(struct gpamap *map, void *arg);
+int gpamap_ring_mmap(struct gpamap *map, struct vm_area_struct *vma);
+bool gpamap_ring_drained(const struct gpamap_io *io);
+bool gpamap_ring_post(const struct gpamap_io *io, u32 region, u64 offset, u32 len, u64 value);
+void gpamap_rings_init(struct gpamap *map);
+void gpamap_rings_free(struct gpamap *map);
 
 /* query.c */
 int gpamap_query(struct gpamap *map, void *arg);

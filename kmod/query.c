@@ -27,7 +27,7 @@ static int fill_info(struct gpamap *map, struct gpamap_query *cmd, void *out)
 			    GPAMAP_FEATURE_DRY_RUN | GPAMAP_FEATURE_STATS |
 			    GPAMAP_FEATURE_CUT_AHEAD | GPAMAP_FEATURE_DOORBELL |
 			    GPAMAP_FEATURE_REGISTERS | GPAMAP_FEATURE_HANDLER |
-			    GPAMAP_FEATURE_POLICY,
+			    GPAMAP_FEATURE_POLICY | GPAMAP_FEATURE_RINGS,
 		.generation = map->generation,
 		.state = (map->vm ? GPAMAP_STATE_ATTACHED : 0) |
 			 (map->broken ? GPAMAP_STATE_BROKEN : 0),
@@ -182,6 +182,7 @@ static int fill_counters(struct gpamap *map, struct gpamap_query *cmd, void *out
 				.writes = atomic64_read(&io->counts[GPAMAP_COUNT_WRITES]),
 				.exits = atomic64_read(&io->counts[GPAMAP_COUNT_EXITS]),
 				.doorbells = atomic64_read(&io->counts[GPAMAP_COUNT_DOORBELLS]),
+				.posted = atomic64_read(&io->counts[GPAMAP_COUNT_POSTED]),
 			};
 		nr++;
 	}
@@ -206,7 +207,7 @@ static const struct {
 	[GPAMAP_QUERY_STATS] = { sizeof(struct gpamap_stats),
 		offsetofend(struct gpamap_stats, rollbacks), fill_stats },
 	[GPAMAP_QUERY_COUNTERS] = { sizeof(struct gpamap_counters),
-		offsetofend(struct gpamap_counters, doorbells), fill_counters },
+		offsetofend(struct gpamap_counters, posted), fill_counters },
 };
 
 static int copy_records(const struct gpamap_query *cmd, const void *records, u32 size)

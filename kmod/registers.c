@@ -89,6 +89,13 @@ static u32 kind_of(const struct gpamap_registers_page *registers, u64 offset, u3
 	return (what & LEN_MASK) == len ? what >> KIND_SHIFT : 0;
 }
 
+/* Whether that is a register. Under RCU. */
+bool gpamap_registers_has(const struct gpamap_io *io, u64 offset, u32 len)
+{
+	/* Pairs with registers_set(). */
+	return kind_of(rcu_dereference(io->registers), offset, len);
+}
+
 /* Whether a read is answered, at @val. Under RCU. */
 bool gpamap_registers_read(const struct gpamap_io *io, u64 offset, u32 len, void *val)
 {

@@ -179,6 +179,7 @@ TRACE_EVENT(gpamap_access,
 				   { GPAMAP_ANSWER_EXIT, "exit" },
 				   { GPAMAP_ANSWER_REGISTER, "register" },
 				   { GPAMAP_ANSWER_DOORBELL, "doorbell" },
+				   { GPAMAP_ANSWER_POSTED, "posted" },
 				   { GPAMAP_ANSWER_HANDLER, "handler" },
 				   { GPAMAP_ANSWER_MEMORY, "memory" },
 				   { GPAMAP_ANSWER_POLICY, "policy" }))

@@ -35,6 +35,8 @@
 #define SPACE 1
 #define VIEW 2
 #define FREE_ID 100
+#define RING 1
+#define OTHER_RING 2
 
 #define RAM_LEN (64 * PAGE)
 
@@ -128,6 +130,8 @@ union cmd_buf {
 	struct gpamap_registers registers;
 	struct gpamap_handler handler;
 	struct gpamap_policy policy;
+	struct gpamap_ring ring;
+	struct gpamap_post post;
 	unsigned char bytes[8192];
 };
 
@@ -155,7 +159,32 @@ static const struct cmd {
 	{ "HANDLER", GPAMAP_HANDLER, sizeof(struct gpamap_handler), 88,
 	  offsetof(struct gpamap_handler, __reserved), GPAMAP_HANDLER_REMOVE },
 	{ "POLICY", GPAMAP_POLICY, sizeof(struct gpamap_policy), 16, -1, 0 },
+	{ "RING", GPAMAP_RING, sizeof(struct gpamap_ring), 24, -1, GPAMAP_RING_REMOVE },
+	{ "POST", GPAMAP_POST, sizeof(struct gpamap_post), 16, -1, GPAMAP_POST_REMOVE },
 };
+
+static bool is_cmd(u32 nr)
+{
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(cmds); i++)
+		if (_IOC_NR(cmds[i].nr) == nr)
+			return true;
+	return false;
+}
+
+static int add_ring(int fd, u32 id, int bell)
+{
+	struct gpamap_ring cmd = {
+		.size = sizeof(cmd),
+		.id = id,
+		.nr_entries = GPAMAP_MIN_RING_ENTRIES,
+		.watermark = 1,
+		.fd = bell,
+	};
+
+	return map_ioctl(fd, GPAMAP_RING, &cmd);
+}
 
 /*
  * A command of a kind that works, on @fd. So that it does, the map is attached
@@ -167,6 +196,7 @@ static int cmd_prepare(const struct cmd *cmd, union cmd_buf *buf, int fd, int vm
 	static const struct gpamap_register reg = { 0, 1, GPAMAP_REGISTER_READONLY, 0 };
 	static struct gpamap_op op;
 	static int bell = -1;
+	int rc;
 
 	if (bell < 0)
 		bell = eventfd(0, EFD_CLOEXEC);
@@ -212,6 +242,19 @@ static int cmd_prepare(const struct cmd *cmd, union cmd_buf *buf, int fd, int vm
 	case GPAMAP_POLICY:
 		buf->policy.region = IO;
 		break;
+	case GPAMAP_RING:
+		buf->ring.id = RING;
+		buf->ring.nr_entries = 16;
+		buf->ring.watermark = 1;
+		buf->ring.fd = bell;
+		break;
+	case GPAMAP_POST:
+		rc = add_ring(fd, OTHER_RING, bell);
+		if (rc && rc != -EEXIST)
+			return rc;
+		buf->post.region = IO;
+		buf->post.ring = OTHER_RING;
+		break;
 	}
 	return 0;
 }
@@ -247,10 +290,32 @@ static int remove_handler(int fd)
 	return map_ioctl(fd, GPAMAP_HANDLER, &cmd);
 }
 
+static int remove_ring(int fd)
+{
+	struct gpamap_ring cmd = {
+		.size = sizeof(cmd),
+		.flags = GPAMAP_RING_REMOVE,
+		.id = RING,
+	};
+
+	return map_ioctl(fd, GPAMAP_RING, &cmd);
+}
+
+static int remove_post(int fd)
+{
+	struct gpamap_post cmd = {
+		.size = sizeof(cmd),
+		.flags = GPAMAP_POST_REMOVE,
+		.region = IO,
+	};
+
+	return map_ioctl(fd, GPAMAP_POST, &cmd);
+}
+
 #define for_each_cmd(_cmd)							\
 	for ((_cmd) = cmds; (_cmd) < cmds + ARRAY_SIZE(cmds); (_cmd)++)
 
-/* Expects that the prepared command works; undoes what they add. */
+/* Expects that the prepared command works; undoes what it has made. */
 #define EXPECT_CMD_WORKS(_cmd, _buf)						\
 	do {									\
 		EXPECT_EQ(0, map_ioctl(self->fd, (_cmd)->nr, _buf))		\
@@ -263,6 +328,10 @@ static int remove_handler(int fd)
 			EXPECT_EQ(0, remove_registers(self->fd));		\
 		if ((_cmd)->nr == GPAMAP_HANDLER)				\
 			EXPECT_EQ(0, remove_handler(self->fd));			\
+		if ((_cmd)->nr == GPAMAP_RING)					\
+			EXPECT_EQ(0, remove_ring(self->fd));			\
+		if ((_cmd)->nr == GPAMAP_POST)					\
+			EXPECT_EQ(0, remove_post(self->fd));			\
 	} while (0)
 
 #define EXPECT_CMD_FAILS(_errno, _cmd, _buf)					\
@@ -422,7 +491,7 @@ TEST_F(abi, cmd_unknown_number)
 	cmd = &cmds[0];
 	ASSERT_EQ(0, cmd_prepare(cmd, &buf, self->fd, self->guest.vm));
 	for (nr = 0; nr < 256; nr++) {
-		if (nr >= GPAMAP_CMD_ATTACH && nr <= GPAMAP_CMD_POLICY)
+		if (is_cmd(nr))
 			continue;
 		EXPECT_EQ(-ENOTTY, map_ioctl(self->fd, _IO(GPAMAP_TYPE, nr), &buf))
 			TH_LOG("number 0x%x", nr);
@@ -1456,7 +1525,7 @@ TEST_F(empty, query_info)
 		  GPAMAP_FEATURE_HOLD | GPAMAP_FEATURE_DRY_RUN | GPAMAP_FEATURE_STATS |
 		  GPAMAP_FEATURE_CUT_AHEAD | GPAMAP_FEATURE_DOORBELL |
 		  GPAMAP_FEATURE_REGISTERS | GPAMAP_FEATURE_HANDLER |
-		  GPAMAP_FEATURE_POLICY, info.features);
+		  GPAMAP_FEATURE_POLICY | GPAMAP_FEATURE_RINGS, info.features);
 	EXPECT_EQ(0u, info.generation);
 	EXPECT_EQ(0u, info.state);
 	EXPECT_EQ((u32)GPAMAP_NAME_LEN, info.name_len);

@@ -368,7 +368,7 @@ TEST_F(exits, bad_members)
 
 /* -- counters -------------------------------------------------------------- */
 
-#define EXPECT_COUNTERS(_region, _reads, _writes, _exits, _doorbells)		\
+#define EXPECT_COUNTERS(_region, _reads, _writes, _exits, _doorbells, _posted)	\
 	do {									\
 		struct gpamap_counters *__c;					\
 		u32 __nr, __i;							\
@@ -380,6 +380,7 @@ TEST_F(exits, bad_members)
 		EXPECT_EQ((u64)(_writes), __c[__i].writes);			\
 		EXPECT_EQ((u64)(_exits), __c[__i].exits);			\
 		EXPECT_EQ((u64)(_doorbells), __c[__i].doorbells);		\
+		EXPECT_EQ((u64)(_posted), __c[__i].posted);			\
 		free(__c);							\
 	} while (0)
 
@@ -397,29 +398,29 @@ TEST_F(exits, counters)
 	free(counters);
 	set_policy(DEV, GPAMAP_POLICY_TELL);
 	set_policy(HOLE, GPAMAP_POLICY_ONES);
-	EXPECT_COUNTERS(DEV, 0, 0, 0, 0);
+	EXPECT_COUNTERS(DEV, 0, 0, 0, 0, 0);
 	ASSERT_EQ(0, gpamap_doorbell_add(self->map, DEV, 0x10, 4, bell));
 	ASSERT_EQ(0, gpamap_doorbell_add(self->map, DEV, 0x10, 4, other));
 	ASSERT_EQ(0, gpamap_registers_set(self->map, DEV, &reg, 1));
 	EXPECT_LEAVES(guest_read(&self->guest, A, 8));
-	EXPECT_COUNTERS(DEV, 1, 0, 1, 0);
+	EXPECT_COUNTERS(DEV, 1, 0, 1, 0, 0);
 	EXPECT_LEAVES(guest_write(&self->guest, A, 8, 1));
-	EXPECT_COUNTERS(DEV, 1, 1, 2, 0);
+	EXPECT_COUNTERS(DEV, 1, 1, 2, 0, 0);
 	EXPECT_DONE(guest_write(&self->guest, A + 0x10, 4, 1));
-	EXPECT_COUNTERS(DEV, 1, 2, 2, 2);
+	EXPECT_COUNTERS(DEV, 1, 2, 2, 2, 0);
 	EXPECT_DONE(guest_write(&self->guest, A + 0x40, 4, 1));
 	EXPECT_READ(A + 0x40, 4, 1);
-	EXPECT_COUNTERS(DEV, 2, 3, 2, 2);
+	EXPECT_COUNTERS(DEV, 2, 3, 2, 2, 0);
 	EXPECT_READ(R, 4, 0xffffffff);
 	EXPECT_DONE(guest_write(&self->guest, R, 4, 1));
-	EXPECT_COUNTERS(HOLE, 1, 1, 0, 0);
+	EXPECT_COUNTERS(HOLE, 1, 1, 0, 0, 0);
 	/* Through moves; and anew when all that was tied is gone. */
 	apply(op_at(HOLE, B));
 	EXPECT_READ(B, 4, 0xffffffff);
-	EXPECT_COUNTERS(HOLE, 2, 1, 0, 0);
+	EXPECT_COUNTERS(HOLE, 2, 1, 0, 0, 0);
 	set_policy(HOLE, GPAMAP_POLICY_NONE);
 	set_policy(HOLE, GPAMAP_POLICY_ZEROES);
-	EXPECT_COUNTERS(HOLE, 0, 0, 0, 0);
+	EXPECT_COUNTERS(HOLE, 0, 0, 0, 0, 0);
 	close(bell);
 	close(other);
 }

@@ -183,7 +183,7 @@ map
     longest_hold_ns 0
     rollbacks 0
   accesses
-    11 "pm-timer" reads N writes 0 exits 0 doorbells 0: acpi-pm-timer
+    11 "pm-timer" reads N writes 0 exits 0 doorbells 0 posted 0: acpi-pm-timer
 END
 cmp -s want log
 report show_stats

@@ -66,7 +66,9 @@ enum {
 	GPAMAP_CMD_DOORBELL,
 	GPAMAP_CMD_REGISTERS,
 	GPAMAP_CMD_HANDLER,
-	GPAMAP_CMD_POLICY = GPAMAP_CMD_BASE + 10,
+	GPAMAP_CMD_RING,
+	GPAMAP_CMD_POST,
+	GPAMAP_CMD_POLICY,
 };
 
 /* The limits of this version. GPAMAP_QUERY_INFO tells those of the kernel. */
@@ -81,6 +83,9 @@ enum {
 #define GPAMAP_MAX_SAME_DOORBELLS 64	/* with one offset and value, or none */
 #define GPAMAP_MAX_EXIT_PAGES 64	/* pages of struct gpamap_exit */
 #define GPAMAP_MAX_BUS_RANGES 512	/* of KVM's bus for memory, and of that for ports */
+#define GPAMAP_MAX_RINGS 64	/* rings of a map */
+#define GPAMAP_MIN_RING_ENTRIES 16	/* of one ring, */
+#define GPAMAP_MAX_RING_ENTRIES 65536	/* a power of two between these */
 
 /* out_failed_op when no single operation is to blame. */
 #define GPAMAP_NO_OP 0xffffffffU
@@ -148,7 +153,8 @@ struct gpamap_detach {
  * @GPAMAP_REGION_RAM: Memory of the host
  * @GPAMAP_REGION_ROM: Memory of the host that the guest cannot write
  * @GPAMAP_REGION_IO: Accesses leave to the VMM (KVM_EXIT_MMIO, KVM_EXIT_IO), but for
- *	writes that ring a doorbell, and accesses to a register or to a handler's region
+ *	writes that ring a doorbell or are posted, and accesses to a register or to a
+ *	handler's region
  * @GPAMAP_REGION_ALIAS: A window onto another region
  * @GPAMAP_REGION_ROMD: A rom device: in romd mode (GPAMAP_REGION_ROMD_MODE) memory of
  *	the host that the guest reads, while its writes leave to the VMM; out of it
@@ -216,7 +222,7 @@ enum gpamap_space_kind {
  * @GPAMAP_OP_DEL: Detach region @id from its container. ENOENT it has none.
  * @GPAMAP_OP_DESTROY: Forget region @id. EBUSY it is attached, holds others, is
  *	the target of an alias or the root of a space, or has doorbells,
- *	registers, a handler or a policy.
+ *	registers, a handler or a policy, or posts its writes.
  * @GPAMAP_OP_SET: Change what @mask (enum gpamap_set_mask) names. A changed @at
  *	or @prio attaches the region anew, above its equals; the same value
  *	changes nothing. ENOENT @at or @prio of a region with no container;
@@ -527,8 +533,8 @@ enum gpamap_doorbell_flags {
  * process.
  *
  * The last but one, and ENOSPC for the same reason, are errors of GPAMAP_APPLY and
- * GPAMAP_ATTACH too, when they show a region that has doorbells or registers, or memory in
- * pages that are only in part memory.
+ * GPAMAP_ATTACH too, when they show a region that has doorbells or registers or posts its
+ * writes, or memory in pages that are only in part memory.
  */
 struct gpamap_doorbell {
 	__u32 size;
@@ -644,12 +650,14 @@ enum gpamap_handler_flags {
  *	zero-terminated and zero-filled
  *
  * An access of the guest's that no register and no doorbell of the region answers is
- * answered by the handler, in the kernel. What the handler does not take, or refuses,
+ * answered by the handler, in the kernel. The writes of one region are posted or are for a
+ * handler, never both. What the handler does not take, or refuses,
  * leaves to the VMM. The region holds a reference on the handler's module until the handler
  * is removed or the map closed.
  *
  * Errors: ENOENT no such region, no handler of that name, or the region has none (REMOVE).
- * EEXIST the region has one. EOPNOTSUPP it is no io region. EINVAL a name that cannot be.
+ * EEXIST the region has one. EBUSY it posts its writes (GPAMAP_POST). EOPNOTSUPP it is no io
+ * region. EINVAL a name that cannot be.
  * Whatever the handler says, of @arg for instance (EINVAL if it takes none). And, as for
  * GPAMAP_DOORBELL, ENOSPC and EEXIST of KVM's bus, and EIO.
  */
@@ -720,7 +728,7 @@ struct gpamap_policy {
  * mmap() of the map at offset 0, MAP_SHARED, of one page up to GPAMAP_MAX_EXIT_PAGES, is an
  * array of these, one for each id of a vCPU (what KVM_CREATE_VCPU was given). Before
  * KVM_RUN returns with KVM_EXIT_MMIO or KVM_EXIT_IO for an access to a region that has
- * anything tied to it (a policy, a doorbell, registers, a handler), the record of the vCPU is
+ * anything tied to it (a policy, a doorbell, registers, a handler, a ring), the record of the vCPU is
  * written. The VMM compares @addr with that of the exit and sets @region to 0 when it has
  * read the record: KVM tells of some accesses in several exits, and of places where nothing
  * is tied to what is seen without asking. For those GPAMAP_LOOKUP has the answer.
@@ -741,6 +749,146 @@ struct gpamap_exit {
 };
 
 /**
+ * enum gpamap_ring_flags - What is done
+ * @GPAMAP_RING_REMOVE: Take the ring away; all members but @id are 0
+ */
+enum gpamap_ring_flags {
+	GPAMAP_RING_REMOVE = 1 << 0,
+};
+
+/**
+ * struct gpamap_ring - ioctl(GPAMAP_RING)
+ * @size: sizeof(struct gpamap_ring)
+ * @flags: enum gpamap_ring_flags
+ * @id: Of the ring: chosen by the caller, above 0
+ * @nr_entries: A power of two from GPAMAP_MIN_RING_ENTRIES to GPAMAP_MAX_RING_ENTRIES
+ * @watermark: From 1 to @nr_entries: the number of pending entries from which on @fd is
+ *	signalled
+ * @fd: An eventfd. The map holds it until the ring is removed or the map closed
+ *
+ * Makes a ring for posted writes: a queue of struct gpamap_ring_entry in memory that the
+ * kernel shares with the VMM. Regions post to it once GPAMAP_POST says so; those that post
+ * to one ring are a group.
+ *
+ * The ring is mapped with mmap(), MAP_SHARED, at the offset (GPAMAP_RING_PGOFF | @id) times
+ * the size of a page: one page with struct gpamap_ring_header, and the entries, rounded up
+ * to whole pages; exactly that long. The offset needs 64 bits: 32-bit programs cannot map
+ * a ring. The mapping keeps the map open, and the memory for itself when the ring is
+ * removed. mmap() says ENOENT if there is no such ring, EINVAL for another length or a
+ * private mapping.
+ *
+ * @fd is signalled by every write that finds @watermark - 1 or more entries pending. So who
+ * waits for it, and then takes all entries that are there, misses none.
+ *
+ * Errors: ENOENT no such ring (REMOVE). EEXIST the ring is there. EINVAL @id is 0, a number
+ * that cannot be, or @fd is no eventfd. EBADF @fd is not open. EBUSY regions post to the
+ * ring (REMOVE). ENOSPC GPAMAP_MAX_RINGS. EIO the map is broken, or the VM belongs to
+ * another process.
+ */
+struct gpamap_ring {
+	__u32 size;
+	__u32 flags;
+	__u32 id;
+	__u32 nr_entries;
+	__u32 watermark;
+	__s32 fd;
+};
+
+#define GPAMAP_RING _IO(GPAMAP_TYPE, GPAMAP_CMD_RING)
+
+/* In the offset of an mmap(), counted in pages: the mapping is that of a ring. */
+#define GPAMAP_RING_PGOFF (1ULL << 32)
+
+/**
+ * struct gpamap_ring_header - What a ring begins with
+ * @head: How many entries were ever posted, modulo 2^32. The kernel's to write: store
+ *	release, after the entry
+ * @nr_entries: As given
+ * @entry_size: Bytes from one entry to the next
+ * @entries: Bytes from the header to the first entry
+ * @__reserved: 0
+ * @tail: How many of them were taken, modulo 2^32. The VMM's to write: store release, after
+ *	what the entry asked for is done
+ * @__reserved2: 0
+ *
+ * The entries @tail to @head - 1 are pending; entry n lies at the place n modulo
+ * @nr_entries. The kernel writes all members but @tail and reads only that: a value that
+ * cannot be makes the ring a full one.
+ */
+struct gpamap_ring_header {
+	__u32 head;
+	__u32 nr_entries;
+	__u32 entry_size;
+	__u32 entries;
+	__u32 __reserved[12];
+	__u32 tail;
+	__u32 __reserved2[15];
+};
+
+/**
+ * struct gpamap_ring_entry - A posted write
+ * @seq: Its number in the ring, from 0, one by one; the lower half is its place in the
+ *	count of gpamap_ring_header.head
+ * @region: Id of the region
+ * @len: Its length in bytes, 1 to 8: others than 1, 2, 4 and 8 are parts of a write that
+ *	went over the border of a page
+ * @offset: Where in the region it begins
+ * @value: What was written, as a number in the byte order of the host
+ */
+struct gpamap_ring_entry {
+	__aligned_u64 seq;
+	__u32 region;
+	__u32 len;
+	__aligned_u64 offset;
+	__aligned_u64 value;
+};
+
+/**
+ * enum gpamap_post_flags - What is done
+ * @GPAMAP_POST_REMOVE: The region posts no longer; @ring is 0
+ */
+enum gpamap_post_flags {
+	GPAMAP_POST_REMOVE = 1 << 0,
+};
+
+/**
+ * struct gpamap_post - ioctl(GPAMAP_POST)
+ * @size: sizeof(struct gpamap_post)
+ * @flags: enum gpamap_post_flags
+ * @region: Id of an io region that posts to no ring yet
+ * @ring: Id of the ring
+ *
+ * Writes of the guest's to the region, wherever it is seen, that are for no register and
+ * ring no doorbell become entries of the ring, and the vCPU goes on at once. They are in
+ * the order in which they were made, those of all vCPUs and of all regions of the group.
+ * An entry names region and offset, not an address, so it stays right when the region
+ * moves. Entries that are pending when a region stops posting stay pending: take them
+ * before the id of the region is given to another.
+ *
+ * A write that finds the ring full leaves to the VMM, like any other access to the region
+ * that is not answered in the kernel; nothing is lost, to ports neither. Before it handles
+ * such an exit, the VMM takes all pending entries of the group: they came before. For
+ * the same reason an access to a register of the region leaves while entries are pending.
+ * A doorbell of the region is rung regardless, and who hears it looks at the ring first.
+ *
+ * Not posted, but left to the VMM, are writes through a path that is read-only, and writes
+ * to ports of a guest with encrypted state: of its string writes KVM drops what follows the
+ * first element that is not done, if one before it was.
+ *
+ * Errors: ENOENT no such region, no such ring, or the region does not post (REMOVE). EEXIST
+ * it posts already. EBUSY it has a handler. EOPNOTSUPP it is not an io region. EINVAL @ring is given with REMOVE.
+ * And, as for GPAMAP_DOORBELL, ENOSPC and EEXIST of KVM's bus, and EIO.
+ */
+struct gpamap_post {
+	__u32 size;
+	__u32 flags;
+	__u32 region;
+	__u32 ring;
+};
+
+#define GPAMAP_POST _IO(GPAMAP_TYPE, GPAMAP_CMD_POST)
+
+/**
  * enum gpamap_features - Bits of gpamap_info.features
  * @GPAMAP_FEATURE_SLOTS: The memslots of a VM follow the memory spaces
  * @GPAMAP_FEATURE_LOOKUP: GPAMAP_LOOKUP
@@ -755,6 +903,7 @@ struct gpamap_exit {
  * @GPAMAP_FEATURE_REGISTERS: GPAMAP_REGISTERS
  * @GPAMAP_FEATURE_HANDLER: GPAMAP_HANDLER
  * @GPAMAP_FEATURE_POLICY: GPAMAP_POLICY, GPAMAP_QUERY_COUNTERS and struct gpamap_exit
+ * @GPAMAP_FEATURE_RINGS: GPAMAP_RING and GPAMAP_POST
  */
 enum gpamap_features {
 	GPAMAP_FEATURE_SLOTS = 1 << 0,
@@ -768,6 +917,7 @@ enum gpamap_features {
 	GPAMAP_FEATURE_REGISTERS = 1 << 8,
 	GPAMAP_FEATURE_HANDLER = 1 << 9,
 	GPAMAP_FEATURE_POLICY = 1 << 10,
+	GPAMAP_FEATURE_RINGS = 1 << 11,
 };
 
 /**
@@ -944,7 +1094,8 @@ struct gpamap_stats {
  * @reads: Reads that KVM asked for
  * @writes: Writes that KVM asked for
  * @exits: Those of both that left to the VMM
- * @doorbells: Times that an eventfd was signalled
+ * @doorbells: Times that a doorbell's eventfd was signalled
+ * @posted: Writes that became entries of a ring
  *
  * Since the first thing was tied to the region that still is, or was until the next came.
  */
@@ -955,6 +1106,7 @@ struct gpamap_counters {
 	__aligned_u64 writes;
 	__aligned_u64 exits;
 	__aligned_u64 doorbells;
+	__aligned_u64 posted;
 };
 
 #endif /* _UAPI_LINUX_GPAMAP_H */
