@@ -143,7 +143,8 @@ $(B)/userlib/%.o: userlib/%.c
 $(B)/$(SONAME): $(LIB_OBJ) userlib/libgpamap.map
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) \
-		-Wl,--version-script=userlib/libgpamap.map -Wl,-z,defs $(LIB_OBJ) -o $@
+		-Wl,--version-script=userlib/libgpamap.map -Wl,-z,defs $(LIB_OBJ) -o $@ \
+		-lpthread
 
 $(B)/libgpamap.so: $(B)/$(SONAME)
 	$(Q)ln -sf $(SONAME) $@

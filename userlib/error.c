@@ -30,7 +30,7 @@ static const struct {
 	{ GPAMAP_OP_DEL, -ENOENT, "there is no such region, or it is in no container" },
 	{ GPAMAP_OP_DESTROY, -EBUSY,
 	  "the region is attached, not empty, an alias's target or a space's root, or it "
-	  "has doorbells, registers, a handler or a policy" },
+	  "has doorbells, registers, a handler or a policy, or posts its writes" },
 	{ GPAMAP_OP_SET, -ENOENT, "there is no such region, or it is in no container" },
 	{ GPAMAP_OP_SET, -EINVAL,
 	  "a value that this kind of region does not have, or unmappable memory" },

@@ -5,8 +5,8 @@
  * A map is an open file of /dev/gpamap. A VMM describes its guest's memory in
  * batches of operations; the kernel flattens the tree of regions and keeps the
  * memslots of the VM in step. <linux/gpamap.h> defines what regions, spaces and
- * operations are; this library adds memory management, nothing else: every
- * function that ends in an ioctl makes exactly one.
+ * operations are; this library adds memory management and the reading of rings,
+ * nothing else: every function that ends in an ioctl makes exactly one.
  *
  * Errors: every function that can fail returns 0 or a negative errno value and
  * leaves errno and the standard streams alone. The meaning of each value is in
@@ -15,8 +15,8 @@
  *
  * Threads: a struct gpamap may be used by several threads at once, the kernel
  * orders their calls. A struct gpamap_batch or gpamap_mapfile may be used by one
- * at a time. Pointers must not be NULL unless said otherwise; _free and _close
- * take NULL and do nothing.
+ * at a time, a ring by several, but not by one while another closes it. Pointers must
+ * not be NULL unless said otherwise; _free and _close take NULL and do nothing.
  *
  * Since 0.1 unless said otherwise.
  */
@@ -61,8 +61,9 @@ GPAMAP_API int gpamap_open(struct gpamap **out);
 GPAMAP_API int gpamap_from_fd(int fd, struct gpamap **out);
 
 /**
- * Closes the map. The memslots of an attached VM stay as they are, for the guest
- * may still run; call gpamap_detach() first to have them deleted.
+ * Closes the map, and the rings that are open; what is pending in them is lost. The memslots
+ * of an attached VM stay as they are, for the guest may still run; call gpamap_detach()
+ * first to have them deleted.
  */
 GPAMAP_API void gpamap_close(struct gpamap *map);
 
@@ -82,7 +83,10 @@ GPAMAP_API int gpamap_fd(const struct gpamap *map);
 GPAMAP_API int gpamap_attach(struct gpamap *map, int vm_fd, uint32_t first_slot,
 			     uint32_t nr_slots);
 
-/** Deletes the memslots and lets the VM go; -ENOENT if there is none, -EIO. */
+/**
+ * Deletes the memslots and lets the VM go; -ENOENT if there is none, -EIO. Rings are drained
+ * first, as by gpamap_apply().
+ */
 GPAMAP_API int gpamap_detach(struct gpamap *map);
 
 /* ---- batches ---------------------------------------------------------- */
@@ -184,7 +188,9 @@ GPAMAP_API int gpamap_batch_space_destroy(struct gpamap_batch *batch, uint32_t i
 
 /**
  * Applies the batch as one transaction: all of it, or nothing. The batch stays as
- * it is.
+ * it is. Before that, and whether or not it succeeds, the rings of @map are drained
+ * (gpamap_drain()), unless this is called in a callback of a ring. vCPUs that run may post
+ * more meanwhile: entries name regions, and stay right.
  * @failed: receives the index of the operation that is to blame for an error, or
  *	GPAMAP_NO_OP; may be NULL.
  *
@@ -257,6 +263,71 @@ GPAMAP_API int gpamap_registers_remove(struct gpamap *map, uint32_t region);
  */
 GPAMAP_API int gpamap_registers_map(struct gpamap *map, uint32_t region, void **page);
 GPAMAP_API void gpamap_registers_unmap(void *page);
+
+/* ---- rings of posted writes ------------------------------------------- */
+
+/** A ring of posted writes that is read by this process. */
+struct gpamap_ring_reader;
+
+/**
+ * Does what a posted write asks for. Called by the functions that drain, in their thread,
+ * entry by entry in the order of their numbers, and never by two threads at once for one
+ * ring. It may call all functions of this library but gpamap_close(); those that drain do not
+ * drain then.
+ * @entry: valid until it returns.
+ */
+typedef void (*gpamap_ring_fn)(void *arg, const struct gpamap_ring_entry *entry);
+
+/**
+ * Makes ring @id of the map, maps it, and reads it from now on by calling @fn with @arg.
+ * Regions post to it after gpamap_post_add().
+ * @id: chosen by the caller, above 0.
+ * @nr_entries: a power of two, GPAMAP_MIN_RING_ENTRIES to GPAMAP_MAX_RING_ENTRIES.
+ * @watermark: how many entries are pending, at least, when @fd is signalled; 1 to
+ *	@nr_entries.
+ * @fd: an eventfd, which may be closed afterwards. Who hears it calls gpamap_ring_drain().
+ * @out: receives the ring, to be given to gpamap_ring_close(); it ends with the map, too.
+ *
+ * -EINVAL: a number that cannot be, or @fd is no eventfd. -EBADF: @fd is not open. -EEXIST:
+ * there is such a ring. -ENOSPC: too many rings. -EOPNOTSUPP: this is a 32-bit program. -EIO.
+ */
+GPAMAP_API int gpamap_ring_open(struct gpamap *map, uint32_t id, uint32_t nr_entries,
+				uint32_t watermark, int fd, gpamap_ring_fn fn, void *arg,
+				struct gpamap_ring_reader **out);
+/**
+ * Removes the ring, calls back for what is pending, and unmaps it. Takes NULL and does
+ * nothing. When it returns, no callback runs.
+ *
+ * -EBUSY: regions post to it, or this is a callback of a ring; -EIO. Then it stays.
+ */
+GPAMAP_API int gpamap_ring_close(struct gpamap_ring_reader *ring);
+/**
+ * Calls back for all entries that are pending now. When it returns, these are done, also
+ * those that another thread was at. To be called before an exit is handled (KVM_EXIT_MMIO,
+ * KVM_EXIT_IO) that is an access to a region of the group, when a doorbell of such a region
+ * is heard, and when the ring's eventfd is. Do not hold a lock that the callback takes.
+ *
+ * Returns how many there were; -EBUSY: this is a callback of a ring, and nothing was done;
+ * -EIO: this process has overwritten the header of the ring.
+ */
+GPAMAP_API int gpamap_ring_drain(struct gpamap_ring_reader *ring);
+/**
+ * gpamap_ring_drain() for all rings that were opened with @map. Returns how many entries
+ * there were in all; after an error (the same), which hides the number, the other rings are
+ * drained all the same.
+ */
+GPAMAP_API int gpamap_drain(struct gpamap *map);
+
+/**
+ * From now on writes to io region @region that are for no register and ring no doorbell are
+ * posted to ring @ring, or leave if it is full. struct gpamap_post has the rules.
+ *
+ * -ENOENT: no such region, or no such ring. -EEXIST: it posts already, or a device of KVM's
+ * is where it is seen. -EOPNOTSUPP: it is of another kind. -ENOSPC: KVM's bus is full. -EIO.
+ */
+GPAMAP_API int gpamap_post_add(struct gpamap *map, uint32_t region, uint32_t ring);
+/** No more. What is pending stays so; -ENOENT if the region does not post. */
+GPAMAP_API int gpamap_post_remove(struct gpamap *map, uint32_t region);
 
 /* ---- handlers and policies -------------------------------------------- */
 

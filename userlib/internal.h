@@ -3,11 +3,14 @@
 #ifndef GPAMAP_INTERNAL_H
 #define GPAMAP_INTERNAL_H
 
+#include <pthread.h>
 #include <stddef.h>
 #include "gpamap.h"
 
 struct gpamap {
 	int fd;
+	pthread_mutex_t lock;		/* of the list; held for moments only */
+	struct gpamap_ring_reader *rings;	/* that are open */
 };
 
 struct gpamap_batch {
@@ -19,5 +22,8 @@ struct gpamap_batch {
 
 /* One ioctl: 0 or -errno; errno is as before. */
 int gpamap_ioctl(const struct gpamap *map, unsigned long cmd, void *arg);
+
+/* ring.c: nobody uses the map any more. */
+void gpamap_rings_free(struct gpamap *map);
 
 #endif /* GPAMAP_INTERNAL_H */

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR MIT
 /*
  * Maps: open, close, and one function for each ioctl. The kernel orders the
- * calls of several threads; nothing here is changed after a map is made.
+ * calls of several threads; nothing here is changed after a map is made, but for the list
+ * of its rings (ring.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,10 +31,16 @@ int gpamap_ioctl(const struct gpamap *map, unsigned long cmd, void *arg)
 
 static int map_new(int fd, struct gpamap **out)
 {
-	struct gpamap *map = malloc(sizeof(*map));
+	struct gpamap *map = calloc(1, sizeof(*map));
+	int rc;
 
 	if (!map)
 		return -ENOMEM;
+	rc = -pthread_mutex_init(&map->lock, NULL);
+	if (rc) {
+		free(map);
+		return rc;
+	}
 	map->fd = fd;
 	*out = map;
 	return 0;
@@ -68,7 +75,10 @@ void gpamap_close(struct gpamap *map)
 
 	if (!map)
 		return;
+	/* Their mappings hold the file. */
+	gpamap_rings_free(map);
 	close(map->fd);
+	pthread_mutex_destroy(&map->lock);
 	free(map);
 	errno = saved;
 }
@@ -94,6 +104,7 @@ int gpamap_detach(struct gpamap *map)
 {
 	struct gpamap_detach cmd = { .size = sizeof(cmd) };
 
+	gpamap_drain(map);
 	return gpamap_ioctl(map, GPAMAP_DETACH, &cmd);
 }
 
@@ -110,6 +121,9 @@ static int apply(struct gpamap *map, const struct gpamap_batch *batch, uint32_t 
 		.op_size = sizeof(*batch->ops),
 		.out_failed_op = GPAMAP_NO_OP,
 	};
+	/* Rule 45. In a callback it does nothing; a ring that is spoilt does not matter here. */
+	if (!rc && !(flags & GPAMAP_APPLY_DRY_RUN))
+		gpamap_drain(map);
 	if (!rc)
 		rc = gpamap_ioctl(map, GPAMAP_APPLY, out);
 	if (failed)
