@@ -17,6 +17,8 @@
  *	handler.read.N, handler.write.N	a handler of another module that does nothing else, in
  *					one of N regions that touch
  *	exit.in, pm_timer.in		a port: the VMM, and the sample module's PM timer
+ *	posted.N			our ring, with one of N regions that touch; a group of
+ *					all, drained between the loops
  *
  * The machine runs with one instruction a nanosecond (run --icount), so time is a count
  * of instructions, of the guest too. Each row has a VM of its own. The guest accesses a
@@ -51,6 +53,9 @@
 #define SPACE 1
 #define FIRST 100
 #define PM_TIMER 0x608
+#define RING 1
+#define RING_ENTRIES 128		/* more than MANY: a page */
+#define RING_LEN (2 * TEST_PAGE)
 
 #define PAGE_SIZE TEST_PAGE	/* that KVM_COALESCED_MMIO_MAX needs */
 #define FEW 1
@@ -85,6 +90,7 @@ struct bench {
 	int map;
 	int bell;
 	struct kvm_coalesced_mmio_ring *ring;
+	struct gpamap_ring_header *posted;
 	bool exits;			/* whether an access is to leave */
 	bool silent;			/* whether it is done and nobody told */
 	struct gpamap *handle;		/* whether the VMM asks what an exit is for */
@@ -134,7 +140,12 @@ static void drain(struct bench *b, u32 count)
 		    KVM_COALESCED_MMIO_MAX != count)
 			fail("not all writes are in the coalesced ring", EPROTO);
 		b->ring->first = b->ring->last;
-	} else if (!b->exits && !b->silent && (read(b->bell, &n, sizeof(n)) != sizeof(n) || n != count)) {
+	} else if (b->posted) {
+		if (b->posted->head - b->posted->tail != count)
+			fail("not all writes are in the ring", EPROTO);
+		b->posted->tail = b->posted->head;
+	} else if (!b->exits && !b->silent &&
+		   (read(b->bell, &n, sizeof(n)) != sizeof(n) || n != count)) {
 		fail("not all writes have rung", EPROTO);
 	}
 }
@@ -388,6 +399,40 @@ static void bench_port(const char *name, bool timer)
 	bench_end(&b);
 }
 
+/* Writes of as many regions, that touch each other, to one ring. */
+static void bench_posted(u32 nr)
+{
+	struct gpamap_ring ring = {
+		.size = sizeof(ring),
+		.id = RING,
+		.nr_entries = RING_ENTRIES,
+		.watermark = RING_ENTRIES,
+	};
+	struct bench b;
+	u32 i;
+
+	bench_begin(&b);
+	make_map(&b, nr, LEN, false);
+	ring.fd = b.bell;
+	check("ring", map_ioctl(b.map, GPAMAP_RING, &ring));
+	for (i = 0; i < nr; i++) {
+		struct gpamap_post cmd = {
+			.size = sizeof(cmd),
+			.region = FIRST + i,
+			.ring = RING,
+		};
+
+		check("post", map_ioctl(b.map, GPAMAP_POST, &cmd));
+	}
+	b.posted = mmap(NULL, RING_LEN, PROT_READ | PROT_WRITE, MAP_SHARED, b.map,
+			(GPAMAP_RING_PGOFF | RING) * TEST_PAGE);
+	if (b.posted == MAP_FAILED)
+		fail("mapping of the ring", errno);
+	row(&b, "posted", GUEST_LOOP_WRITE, nr, LEN);
+	munmap(b.posted, RING_LEN);
+	bench_end(&b);
+}
+
 int main(void)
 {
 	static const u32 numbers[] = { 1, 10, 100, GPAMAP_MAX_BUS_RANGES, 1000 };
@@ -406,6 +451,7 @@ int main(void)
 		bench_told(nr, true);
 		bench_told(nr, false);
 		bench_handler(nr);
+		bench_posted(nr);
 	}
 	bench_port("exit.in", false);
 	bench_port("pm_timer.in", true);
