@@ -306,6 +306,35 @@ TEST_F(exits, outlives_the_descriptor)
 	gpamap_exits_unmap(exits, 1);
 }
 
+static void count_entry(void *arg, const struct gpamap_ring_entry *entry)
+{
+	u64 *sum = arg;
+
+	*sum += entry->value;
+}
+
+/* Rule 45: what was posted is done before the VMM knows what the exit is for. */
+TEST_F(exits, rule_45_drained_first)
+{
+	int bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	struct gpamap_ring_reader *ring;
+	u64 sum = 0;
+
+	ASSERT_LE(0, bell);
+	ASSERT_EQ(0, gpamap_ring_open(self->map, 1, 16, 16, bell, count_entry, &sum, &ring));
+	ASSERT_EQ(0, gpamap_post_add(self->map, DEV, 1));
+	EXPECT_DONE(guest_write(&self->guest, A + 0x80, 4, 5));
+	EXPECT_DONE(guest_write(&self->guest, A + 0x84, 4, 6));
+	EXPECT_NO_RECORD();
+	EXPECT_LEAVES(guest_read(&self->guest, A + 0x80, 4));
+	EXPECT_EQ(0u, sum);
+	EXPECT_RECORD(SPACE, A + 0x80, DEV, 0x80);
+	EXPECT_EQ(11u, sum);
+	ASSERT_EQ(0, gpamap_post_remove(self->map, DEV));
+	ASSERT_EQ(0, gpamap_ring_close(ring));
+	close(bell);
+}
+
 /* -- policies -------------------------------------------------------------- */
 
 TEST_F(exits, reserved)
@@ -389,7 +418,9 @@ TEST_F(exits, counters)
 	const struct gpamap_register reg = { 0x40, 4, GPAMAP_REGISTER_READWRITE, 0 };
 	int bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	int other = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	struct gpamap_ring_reader *ring;
 	struct gpamap_counters *counters;
+	u64 sum = 0;
 	u32 nr;
 
 	ASSERT_LE(0, bell);
@@ -411,6 +442,10 @@ TEST_F(exits, counters)
 	EXPECT_DONE(guest_write(&self->guest, A + 0x40, 4, 1));
 	EXPECT_READ(A + 0x40, 4, 1);
 	EXPECT_COUNTERS(DEV, 2, 3, 2, 2, 0);
+	ASSERT_EQ(0, gpamap_ring_open(self->map, 1, 16, 1, bell, count_entry, &sum, &ring));
+	ASSERT_EQ(0, gpamap_post_add(self->map, DEV, 1));
+	EXPECT_DONE(guest_write(&self->guest, A + 0x80, 4, 1));
+	EXPECT_COUNTERS(DEV, 2, 4, 2, 2, 1);
 	EXPECT_READ(R, 4, 0xffffffff);
 	EXPECT_DONE(guest_write(&self->guest, R, 4, 1));
 	EXPECT_COUNTERS(HOLE, 1, 1, 0, 0, 0);

@@ -381,6 +381,33 @@ TEST_F(handler, bad_members)
 	EXPECT_LOG("create 0\n");
 }
 
+/* Writes are posted or are for the handler. */
+TEST_F(handler, not_with_posted_writes)
+{
+	int bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	struct gpamap_ring ring = {
+		.size = sizeof(ring),
+		.id = 1,
+		.nr_entries = GPAMAP_MIN_RING_ENTRIES,
+		.watermark = 1,
+		.fd = bell,
+	};
+	struct gpamap_post post = { .size = sizeof(post), .region = DEV, .ring = 1 };
+
+	ASSERT_LE(0, bell);
+	ASSERT_EQ(0, map_ioctl(self->fd, GPAMAP_RING, &ring));
+	ASSERT_EQ(0, map_ioctl(self->fd, GPAMAP_POST, &post));
+	EXPECT_EQ(-EBUSY, set_rc(self->fd, DEV, "test-any", 0));
+	post.flags = GPAMAP_POST_REMOVE;
+	post.ring = 0;
+	ASSERT_EQ(0, map_ioctl(self->fd, GPAMAP_POST, &post));
+	set_handler(DEV, "test-any", 0);
+	post.flags = 0;
+	post.ring = 1;
+	EXPECT_EQ(-EBUSY, map_ioctl(self->fd, GPAMAP_POST, &post));
+	close(bell);
+}
+
 /* KVM's bus refuses: nothing is left of the handler. */
 TEST_F(handler, in_the_way)
 {

@@ -17,15 +17,18 @@ static size_t exits_len(uint32_t nr_vcpus)
 
 int gpamap_exits_map(struct gpamap *map, uint32_t nr_vcpus, struct gpamap_exit **exits)
 {
+	int saved = errno, rc = 0;
 	void *p;
 
 	if (!nr_vcpus)
 		return -EINVAL;
 	p = mmap(NULL, exits_len(nr_vcpus), PROT_READ | PROT_WRITE, MAP_SHARED, map->fd, 0);
 	if (p == MAP_FAILED)
-		return -errno;
-	*exits = p;
-	return 0;
+		rc = -errno;
+	else
+		*exits = p;
+	errno = saved;
+	return rc;
 }
 
 void gpamap_exits_unmap(struct gpamap_exit *exits, uint32_t nr_vcpus)
@@ -37,7 +40,12 @@ int gpamap_exit_resolve(struct gpamap *map, struct gpamap_exit *exit, uint32_t s
 			uint64_t addr, struct gpamap_lookup *out)
 {
 	uint32_t region = exit->region;
+	int rc;
 
+	/* Rule 45; a callback of a ring that looks something up is in the middle of that. */
+	rc = gpamap_drain(map);
+	if (rc < 0 && rc != -EBUSY)
+		return rc;
 	exit->region = 0;
 	if (!region || exit->space != space || exit->addr != addr)
 		return gpamap_lookup(map, space, addr, out);

@@ -373,7 +373,9 @@ GPAMAP_API void gpamap_exits_unmap(struct gpamap_exit *exits, uint32_t nr_vcpus)
  * @out: receives the answer as gpamap_lookup() gives it. With a record it is that of
  *	the map as the guest made the access, whatever was committed since.
  *
- * -ENOENT: no such space, or nothing is seen there.
+ * What was posted before comes before: it drains the map's rings first (gpamap_drain()).
+ *
+ * -ENOENT: no such space, or nothing is seen there. -EIO, as gpamap_ring_drain().
  */
 GPAMAP_API int gpamap_exit_resolve(struct gpamap *map, struct gpamap_exit *exit,
 				   uint32_t space, uint64_t addr,
