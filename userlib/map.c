@@ -219,14 +219,17 @@ int gpamap_registers_remove(struct gpamap *map, uint32_t region)
 int gpamap_registers_map(struct gpamap *map, uint32_t region, void **page)
 {
 	long size = sysconf(_SC_PAGESIZE);
+	int saved = errno, rc = 0;
 	void *p;
 
 	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, map->fd,
 		 (off_t)region * size);
 	if (p == MAP_FAILED)
-		return -errno;
-	*page = p;
-	return 0;
+		rc = -errno;
+	else
+		*page = p;
+	errno = saved;
+	return rc;
 }
 
 void gpamap_registers_unmap(void *page)
