@@ -3,8 +3,8 @@
  * What is tied to a region, and what a guest's access to the region does.
  *
  * What is tied to it (registers.c, doorbell.c, ring.c, handler.c, policy.c, in this order)
- * hangs on the region itself, in struct gpamap_io, by offset. It has no address: where the region is
- * seen is what the view says.
+ * hangs on the region itself, in struct gpamap_io, by offset. It has no address: where the
+ * region is seen is what the view says.
  * So an access is answered in two steps, which are searches: which region, at which offset,
  * does the published view show here; and what is at that offset. When the region moves,
  * nothing of this changes; the commit that moves it publishes another view.
@@ -143,12 +143,20 @@ static bool do_rest(const struct gpamap_access *a, const struct rest *rest)
 	return false;
 }
 
+/* A part of a write over the border of a page. */
+static noinline u64 load_part(const void *val, u32 len)
+{
+	__le64 part = 0;
+
+	memcpy(&part, val, len);
+	return le64_to_cpu(part);
+}
+
 /* Not aligned. */
 static u64 load_value(const void *val, u32 len)
 {
 	u16 v16;
 	u32 v32;
-	__le64 parts = 0;
 	u64 v64;
 
 	switch (len) {
@@ -164,9 +172,7 @@ static u64 load_value(const void *val, u32 len)
 		memcpy(&v64, val, sizeof(v64));
 		return v64;
 	}
-	/* A part of a write over the border of a page. */
-	memcpy(&parts, val, len);
-	return le64_to_cpu(parts);
+	return load_part(val, len);
 }
 
 /* Rule 45: whether what was posted to the ring of the region's group has not been taken yet. */

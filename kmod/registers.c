@@ -29,12 +29,22 @@ struct gpamap_registers_page {
 
 /* The length is 1, 2, 4 or 8, and the address aligned to it. */
 #define by_length(_len, _do)							\
-	switch (_len) {								\
-	case 1: _do(u8); break;							\
-	case 2: _do(u16); break;						\
-	case 4: _do(u32); break;						\
-	case 8: _do(u64); break;						\
-	}
+	do {									\
+		switch (_len) {							\
+		case 1:								\
+			_do(u8);						\
+			break;							\
+		case 2:								\
+			_do(u16);						\
+			break;							\
+		case 4:								\
+			_do(u32);						\
+			break;							\
+		case 8:								\
+			_do(u64);						\
+			break;							\
+		}								\
+	} while (0)
 
 /* Where the value goes need not be aligned. */
 static void load(void *val, const void *at, u32 len)
@@ -61,7 +71,11 @@ static void load_and_clear(void *val, void *at, u32 len)
 
 static void store(void *at, u32 len, u64 value)
 {
-#define STORE(_type) WRITE_ONCE(*(_type *)at, value)
+#define STORE(_type)								\
+	do {									\
+		_type *__at = at;						\
+		WRITE_ONCE(*__at, value);					\
+	} while (0)
 	by_length(len, STORE);
 #undef STORE
 }
@@ -70,9 +84,10 @@ static void clear_bits_of(void *at, u32 len, u64 value)
 {
 #define CLEAR(_type)								\
 	do {									\
-		_type __old = READ_ONCE(*(_type *)at);				\
-		while (!try_cmpxchg((_type *)at, &__old, (_type)(__old & ~value))) \
-			;							\
+		_type *__at = at, __old = READ_ONCE(*__at), __new;		\
+		do {								\
+			__new = __old & ~value;					\
+		} while (!try_cmpxchg(__at, &__old, __new));			\
 	} while (0)
 	by_length(len, CLEAR);
 #undef CLEAR

@@ -142,35 +142,36 @@ static int quiet_write(void *data, u64 offset, u32 len, u64 value)
 	return 0;
 }
 
-#define MEMORY(_name, ...)							\
+#define MEMORY_OF(_name, _read, _write, ...)					\
 	{									\
 		.owner = THIS_MODULE,						\
 		.name = _name,							\
 		.create = test_create,						\
 		.destroy = test_destroy,					\
-		.read = test_read,						\
-		.write = test_write,						\
+		.read = _read,							\
+		.write = _write,						\
 		__VA_ARGS__							\
 	}
+#define MEMORY(_name, ...) MEMORY_OF(_name, test_read, test_write, __VA_ARGS__)
 
 static const struct gpamap_handler_ops handlers[] = {
-	MEMORY("test-gone", ),
-	MEMORY("test-aligned", ),
+	MEMORY("test-gone"),
+	MEMORY("test-aligned"),
 	MEMORY("test-any", .valid = { .unaligned = true }, .impl = { .unaligned = true }),
 	MEMORY("test-split-1", .valid = { .unaligned = true }, .impl = { .max = 1 }),
 	MEMORY("test-split-2", .valid = { .unaligned = true }, .impl = { .max = 2 }),
 	MEMORY("test-wide-4", .valid = { .unaligned = true }, .impl = { 4, 4 }),
 	MEMORY("test-wide-8", .valid = { .unaligned = true }, .impl = { 8, 8 }),
 	MEMORY("test-wide-4-any", .valid = { .unaligned = true }, .impl = { 4, 4, true }),
-	MEMORY("test-be", .valid = { .unaligned = true }, .impl = { .unaligned = true },
-	       .big_endian = true, .read = test_read_be, .write = test_write_be),
-	MEMORY("test-be-wide-4", .valid = { .unaligned = true }, .impl = { 4, 4 },
-	       .big_endian = true, .read = test_read_be, .write = test_write_be),
+	MEMORY_OF("test-be", test_read_be, test_write_be, .big_endian = true,
+		  .valid = { .unaligned = true }, .impl = { .unaligned = true }),
+	MEMORY_OF("test-be-wide-4", test_read_be, test_write_be, .big_endian = true,
+		  .valid = { .unaligned = true }, .impl = { 4, 4 }),
 	MEMORY("test-valid-2-4", .valid = { 2, 4 }),
-	MEMORY("test-refuse", .read = refusing_read, .write = refusing_write),
-	MEMORY("test-read-only", .write = NULL),
-	MEMORY("test-write-only", .read = NULL),
-	MEMORY("test-slow", .read = slow_read),
+	MEMORY_OF("test-refuse", refusing_read, refusing_write),
+	MEMORY_OF("test-read-only", test_read, NULL),
+	MEMORY_OF("test-write-only", NULL, test_write),
+	MEMORY_OF("test-slow", slow_read, test_write),
 	{ .owner = THIS_MODULE, .name = "test-bare" },
 	{ .owner = THIS_MODULE, .name = "test-quiet", .read = quiet_read, .write = quiet_write },
 };

@@ -728,8 +728,8 @@ struct gpamap_policy {
  * mmap() of the map at offset 0, MAP_SHARED, of one page up to GPAMAP_MAX_EXIT_PAGES, is an
  * array of these, one for each id of a vCPU (what KVM_CREATE_VCPU was given). Before
  * KVM_RUN returns with KVM_EXIT_MMIO or KVM_EXIT_IO for an access to a region that has
- * anything tied to it (a policy, a doorbell, registers, a handler, a ring), the record of the vCPU is
- * written. The VMM compares @addr with that of the exit and sets @region to 0 when it has
+ * anything tied to it (a policy, a doorbell, registers, a handler, a ring), the record of the
+ * vCPU is written. The VMM compares @addr with that of the exit and sets @region to 0 when it has
  * read the record: KVM tells of some accesses in several exits, and of places where nothing
  * is tied to what is seen without asking. For those GPAMAP_LOOKUP has the answer.
  *
@@ -876,7 +876,8 @@ enum gpamap_post_flags {
  * first element that is not done, if one before it was.
  *
  * Errors: ENOENT no such region, no such ring, or the region does not post (REMOVE). EEXIST
- * it posts already. EBUSY it has a handler. EOPNOTSUPP it is not an io region. EINVAL @ring is given with REMOVE.
+ * it posts already. EBUSY it has a handler. EOPNOTSUPP it is not an io region. EINVAL @ring
+ * is given with REMOVE.
  * And, as for GPAMAP_DOORBELL, ENOSPC and EEXIST of KVM's bus, and EIO.
  */
 struct gpamap_post {
