@@ -90,6 +90,7 @@ help:
 	@echo 'make lint             static checks: warnings, sparse, checkpatch, coccicheck and more'
 	@echo 'make stress           change the map under running vCPUs, 10,000 times (half an hour)'
 	@echo 'make fuzz SECONDS=60  compare the core with a model, on inputs that a fuzzer makes'
+	@echo 'make fuzz-abi SECONDS=60  random calls to the module from many processes at once'
 	@echo 'make bench-core       count what the core costs, on maps of all sizes'
 	@echo 'make bench-churn      count memslot operations while a PC boots'
 	@echo 'make bench-dispatch   count what an access to an I/O region costs'
@@ -133,7 +134,8 @@ endif
 userlib: $(B)/libgpamap.so $(B)/libgpamap.a $(B)/libgpamap.pc
 tools: $(B)/gpamap
 samples: $(B)/gvmm $(B)/guest-card
-tests: $(TEST_BIN) $(B)/selftests/stress $(HOST_BIN) $(FUZZ_BIN) $(B)/san/gpamap
+tests: $(TEST_BIN) $(B)/selftests/stress $(B)/selftests/fuzz_abi $(HOST_BIN) $(FUZZ_BIN) \
+	$(B)/san/gpamap
 
 $(B)/userlib/%.o: userlib/%.c
 	$(call say,CC,$<)
@@ -206,6 +208,12 @@ $(B)/selftests/churn: selftests/churn.c $(TEST_LIB_OBJ) $(B)/libgpamap.a
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(USER) -I$(TOP)/selftests/lib $(CFLAGS) -static $(LDFLAGS) $< \
 		$(TEST_LIB_OBJ) $(B)/libgpamap.a -o $@
+
+$(B)/selftests/fuzz_abi: selftests/fuzz_abi.c $(TEST_LIB_OBJ) $(B)/libgpamap.a
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(USER) -I$(TOP)/selftests/lib $(CFLAGS) -static $(LDFLAGS) $< \
+		$(TEST_LIB_OBJ) $(B)/libgpamap.a -o $@ -lpthread
 
 # The stress test, with what its guest runs in either mode: flat images.
 STRESS_GUEST := -std=gnu11 -Wall -Wextra -O2 -ffreestanding -fno-pic -fno-pie \
@@ -321,6 +329,12 @@ fuzz:
 	$(Q)$(MAKE) --no-print-directory $(B)/fuzz/fuzz_core $(B)/selftests/host/fuzz_seed
 	$(Q)selftests/host/fuzz run $(SECONDS) $(SEED)
 
+# KERNEL too: see selftests/fuzz-abi-run.
+fuzz-abi:
+	$(Q)selftests/deps demo
+	$(Q)$(MAKE) --no-print-directory module $(B)/selftests/fuzz_abi
+	$(Q)SEED=$(SEED) selftests/fuzz-abi-run $(SECONDS)
+
 bench-core:
 	$(Q)selftests/deps bench
 	$(Q)$(MAKE) --no-print-directory $(B)/selftests/host/bench_core
@@ -371,7 +385,7 @@ clean:
 
 FORCE:
 .PHONY: all help no-module module userlib tools samples tests check check-host \
-	check-matrix check-debug lint stress fuzz bench-core bench-churn bench-dispatch demo \
+	check-matrix check-debug lint stress fuzz fuzz-abi bench-core bench-churn bench-dispatch demo \
 	install install-user install-module clean FORCE
 .DELETE_ON_ERROR:
 
