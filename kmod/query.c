@@ -245,10 +245,7 @@ static int make_records(struct gpamap *map, struct gpamap_query *cmd, u32 what,
 	if (!*records)
 		return -ENOMEM;
 	n = queries[what].fill(map, cmd, *records);
-	if (n < 0)
-		return n;
-	WRITE_ONCE(map->seen_generation, map->generation);
-	return 0;
+	return n < 0 ? n : 0;
 }
 
 int gpamap_query(struct gpamap *map, void *arg)
@@ -276,6 +273,9 @@ int gpamap_query(struct gpamap *map, void *arg)
 	mutex_unlock(&map->lock);
 	if (!rc)
 		rc = copy_records(cmd, records, queries[what].size);
+	/* Told. One that is told late of an old one leaves poll() saying so once more. */
+	if (!rc)
+		WRITE_ONCE(map->seen_generation, cmd->out_generation);
 	kvfree(records);
 	return rc;
 }
