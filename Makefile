@@ -91,6 +91,7 @@ help:
 	@echo 'make stress           change the map under running vCPUs, 10,000 times (half an hour)'
 	@echo 'make fuzz SECONDS=60  compare the core with a model, on inputs that a fuzzer makes'
 	@echo 'make fuzz-abi SECONDS=60  random calls to the module from many processes at once'
+	@echo 'make coverage         lines of the core that no host test reaches'
 	@echo 'make bench-core       count what the core costs, on maps of all sizes'
 	@echo 'make bench-churn      count memslot operations while a PC boots'
 	@echo 'make bench-dispatch   count what an access to an I/O region costs'
@@ -259,6 +260,35 @@ $(VIRTIO_TEST): selftests/host/virtio_test.c $(VIRTIO_SRC:%.c=$(B)/san/%.o)
 	$(Q)$(CC) $(CORE) $(HARNESS) $(SANITIZE) $< $(VIRTIO_SRC:%.c=$(B)/san/%.o) -o $@ \
 		-lpthread
 
+# The core's objects again, counting lines. The harness leaves by _exit().
+COV := -O0 -g --coverage -DGPAMAP_CHUNK_RANGES=10
+COV_OBJ := $(CORE_SRC:%.c=$(B)/cov/%.o) $(LIB_SRC:%.c=$(B)/cov/%.o) \
+	$(B)/cov/selftests/host/coverage_exit.o
+COV_LD := --coverage -Wl,--wrap=_exit
+COV_BIN := $(addprefix $(B)/cov/,core_test gpamap fuzz_seed fuzz_replay)
+
+$(B)/cov/%.o: %.c
+	$(call say,CC,$< (counting))
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CORE) $(COV) -c $< -o $@
+
+$(B)/cov/core_test: selftests/host/core_test.c $(B)/cov/selftests/host/exercise.o $(COV_OBJ)
+	$(call say,CC,$< (counting))
+	$(Q)$(CC) $(CORE) $(HARNESS) $(COV) $^ $(COV_LD) -o $@
+
+$(B)/cov/gpamap: $(COV_OBJ) $(TOOL_SRC:%.c=$(B)/cov/%.o)
+	$(call say,LD,$@)
+	$(Q)$(CC) $^ $(COV_LD) -o $@
+
+$(B)/cov/fuzz_seed: $(B)/cov/selftests/host/fuzz_seed.o $(COV_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(CC) $^ $(COV_LD) -o $@
+
+$(B)/cov/fuzz_replay: $(addprefix $(B)/cov/selftests/host/,fuzz_replay.o fuzz_core.o \
+		exercise.o) $(COV_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(CC) $^ $(COV_LD) -o $@
+
 $(B)/san/gpamap: $(SAN_OBJ) $(TOOL_SRC:%.c=$(B)/san/%.o)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(SANITIZE) $^ -o $@
@@ -329,6 +359,9 @@ fuzz:
 	$(Q)$(MAKE) --no-print-directory $(B)/fuzz/fuzz_core $(B)/selftests/host/fuzz_seed
 	$(Q)selftests/host/fuzz run $(SECONDS) $(SEED)
 
+coverage: $(COV_BIN)
+	$(Q)selftests/host/coverage
+
 # KERNEL too: see selftests/fuzz-abi-run.
 fuzz-abi:
 	$(Q)selftests/deps demo
@@ -385,7 +418,7 @@ clean:
 
 FORCE:
 .PHONY: all help no-module module userlib tools samples tests check check-host \
-	check-matrix check-debug lint stress fuzz fuzz-abi bench-core bench-churn bench-dispatch demo \
+	check-matrix check-debug lint stress fuzz fuzz-abi coverage bench-core bench-churn bench-dispatch demo \
 	install install-user install-module clean FORCE
 .DELETE_ON_ERROR:
 

@@ -589,6 +589,124 @@ struct slot_case {
 	u64 gpa, npages;		/* the slot, if any */
 };
 
+static struct gpamap_op with_name(struct gpamap_op op, const char *name)
+{
+	memset(op.name, 0, sizeof(op.name));
+	memcpy(op.name, name, min(strlen(name) + 1, sizeof(op.name)));
+	return op;
+}
+
+static struct gpamap_op with(struct gpamap_op op, u32 mask, u32 flags, u64 hva)
+{
+	op.mask = mask;
+	op.flags = flags;
+	op.hva = hva;
+	return op;
+}
+
+static struct gpamap_op of_kind(struct gpamap_op op, u32 kind, u32 as_id)
+{
+	op.kind = kind;
+	op.as_id = as_id;
+	return op;
+}
+
+/* What is no operation at all is refused, and nothing has changed. */
+TEST_F(core, malformed_operations)
+{
+	static char long_name[] =
+		"0123456789012345678901234567890123456789012345678901234567890123";
+	struct gpamap_op tail = region(20, GPAMAP_REGION_IO, 0xfff);
+	const struct gpamap_op io = tail, view = of_kind(space(7, 2), GPAMAP_SPACE_VIEW, 0);
+	char *before, *after;
+	u32 i;
+
+	tail = with_name(tail, "a");
+	tail.name[5] = 'b';
+	{
+		const struct {
+			int rc;
+			struct gpamap_op op;
+		} bad[] = {
+			{ -EOPNOTSUPP, simple(0, 2) }, { -EOPNOTSUPP, simple(8, 2) },
+			{ -EOPNOTSUPP, simple(0xffffffff, 2) },
+			{ -EINVAL, simple(GPAMAP_OP_DEL, 0) },
+			{ -EOPNOTSUPP, of_kind(io, 0, 0) }, { -EOPNOTSUPP, of_kind(io, 8, 0) },
+			{ -EOPNOTSUPP, with(io, 0, 1 << 6, 0) }, { -EINVAL, with(io, 0, 0, 0x1000) },
+			{ -EINVAL, with(io, 1, 0, 0) },
+			{ -EINVAL, with(io, 0, GPAMAP_REGION_ROMD_MODE, 0) },
+			{ -EINVAL, with_name(io, long_name) }, { -EINVAL, with_name(io, "a\"") },
+			{ -EINVAL, with_name(io, "\xc2\x85") }, { -EINVAL, with_name(io, "\n") },
+			{ -EINVAL, tail },
+			{ -EOVERFLOW, with(region(20, GPAMAP_REGION_RAM, 0xfff), 0, 0, -1ULL) },
+			{ -EINVAL, alias(20, 0xfff, 0, 0) }, { -ENOENT, alias(20, 0xfff, 19, 0) },
+			{ -EEXIST, of_kind(region(2, GPAMAP_REGION_IO, 0xfff), 4, 0) },
+			{ -EINVAL, with(add(3, 2, 0, 0), 1, 0, 0) }, { -ENOENT, add(3, 19, 0, 0) },
+			{ -ENOENT, add(19, 2, 0, 0) }, { -EBUSY, add(3, 2, 0, 0) },
+			{ -EINVAL, with(simple(GPAMAP_OP_DEL, 3), 1, 0, 0) },
+			{ -ENOENT, simple(GPAMAP_OP_DEL, 2) }, { -ENOENT, simple(GPAMAP_OP_DEL, 19) },
+			{ -EINVAL, with(simple(GPAMAP_OP_DESTROY, 3), 0, 1, 0) },
+			{ -EBUSY, simple(GPAMAP_OP_DESTROY, 3) },
+			{ -ENOENT, simple(GPAMAP_OP_DESTROY, 19) },
+			{ -EINVAL, simple(GPAMAP_OP_SET, 3) },
+			{ -EOPNOTSUPP, with(simple(GPAMAP_OP_SET, 3), 1 << 10, 0, 0) },
+			{ -EINVAL, with(simple(GPAMAP_OP_SET, 3), GPAMAP_SET_ROMD, 0, 0) },
+			{ -EINVAL, with(simple(GPAMAP_OP_SET, 3), GPAMAP_SET_OFFSET, 0, 0) },
+			{ -ENOENT, with(simple(GPAMAP_OP_SET, 2), GPAMAP_SET_AT, 0, 0) },
+			{ -EOPNOTSUPP, of_kind(view, 0, 0) }, { -EOPNOTSUPP, of_kind(view, 4, 0) },
+			{ -EINVAL, with(view, 1, 0, 0) }, { -EINVAL, with_name(view, "\"") },
+			{ -EEXIST, of_kind(space(6, 2), GPAMAP_SPACE_VIEW, 0) },
+			{ -ENOENT, of_kind(space(7, 19), GPAMAP_SPACE_VIEW, 0) },
+			{ -EINVAL, with(simple(GPAMAP_OP_SPACE_DESTROY, 6), 1, 0, 0) },
+			{ -ENOENT, simple(GPAMAP_OP_SPACE_DESTROY, 7) },
+		};
+		const struct gpamap_op good[] = {
+			region(2, GPAMAP_REGION_CONTAINER, 0xffff),
+			region(3, GPAMAP_REGION_IO, 0xfff), add(3, 2, 0, 0),
+			of_kind(space(6, 2), GPAMAP_SPACE_VIEW, 0),
+		};
+
+		for (i = 0; i < ARRAY_SIZE(good); i++)
+			ASSERT_EQ(0, do_op(&self->tree, &good[i]));
+		before = dump(&self->tree);
+		for (i = 0; i < ARRAY_SIZE(bad); i++)
+			EXPECT_EQ(bad[i].rc, do_op(&self->tree, &bad[i].op))
+				TH_LOG("operation %u", i);
+		after = dump(&self->tree);
+		EXPECT_STREQ(before, after);
+		free(before);
+		free(after);
+	}
+}
+
+/* A range by its number, from 1, is the one that a walk comes to. */
+TEST_F(core, seek)
+{
+	const struct gpamap_range *range;
+	struct gpamap_cursor walk, jump;
+	struct gpamap_op op;
+	u32 i;
+
+	op = region(2, GPAMAP_REGION_CONTAINER, U64_MAX);
+	ASSERT_EQ(0, do_op(&self->tree, &op));
+	op = of_kind(space(6, 2), GPAMAP_SPACE_VIEW, 0);
+	ASSERT_EQ(0, do_op(&self->tree, &op));
+	/* Several chunks of ten. */
+	for (i = 0; i < 35; i++) {
+		op = region(10 + i, GPAMAP_REGION_IO, 0xfff);
+		ASSERT_EQ(0, do_op(&self->tree, &op));
+		op = add(10 + i, 2, 0x2000 * i, 0);
+		ASSERT_EQ(0, do_op(&self->tree, &op));
+	}
+	range = gpamap_flatview_first(&walk, gpamap_tree_space(&self->tree, 6)->root->view);
+	for (i = 0; range; range = gpamap_flatview_next(&walk), i++)
+		EXPECT_TRUE(range == gpamap_flatview_seek(&jump, walk.view, i + 1));
+	EXPECT_EQ(35, i);
+	EXPECT_TRUE(!gpamap_flatview_seek(&jump, walk.view, 0));
+	EXPECT_TRUE(!gpamap_flatview_seek(&jump, walk.view, 36));
+	EXPECT_TRUE(!gpamap_flatview_seek(&jump, walk.view, 0xffffffff));
+}
+
 TEST(rule_37_38_slots_are_whole_pages)
 {
 	static const struct slot_case cases[] = {
@@ -736,6 +854,27 @@ TEST(what_a_slot_serves)
 			TH_LOG("case %zu", i);
 		}
 	}
+}
+
+/* A slot that is to be what it was: every member but the id, which it has not yet. */
+TEST(equal_slots)
+{
+	const struct gpamap_slot slot = { .gpa = 0x10000, .npages = 16, .hva = 0x80000 };
+	struct gpamap_slot other = slot;
+
+	other.id = 5;
+	EXPECT_TRUE(gpamap_slot_equal(&slot, &other));
+	other.gpa += 0x1000;
+	EXPECT_FALSE(gpamap_slot_equal(&slot, &other));
+	other = slot;
+	other.npages++;
+	EXPECT_FALSE(gpamap_slot_equal(&slot, &other));
+	other = slot;
+	other.hva += 0x1000;
+	EXPECT_FALSE(gpamap_slot_equal(&slot, &other));
+	other = slot;
+	other.readonly = true;
+	EXPECT_FALSE(gpamap_slot_equal(&slot, &other));
 }
 
 TEST_HARNESS_MAIN
