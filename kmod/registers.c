@@ -73,8 +73,7 @@ static void store(void *at, u32 len, u64 value)
 {
 #define STORE(_type)								\
 	do {									\
-		_type *__at = at;						\
-		WRITE_ONCE(*__at, value);					\
+		WRITE_ONCE(*(_type *)at, value);				\
 	} while (0)
 	by_length(len, STORE);
 #undef STORE
@@ -84,10 +83,10 @@ static void clear_bits_of(void *at, u32 len, u64 value)
 {
 #define CLEAR(_type)								\
 	do {									\
-		_type *__at = at, __old = READ_ONCE(*__at), __new;		\
+		_type __new, __old = READ_ONCE(*(_type *)at);			\
 		do {								\
 			__new = __old & ~value;					\
-		} while (!try_cmpxchg(__at, &__old, __new));			\
+		} while (!try_cmpxchg((_type *)at, &__old, __new));		\
 	} while (0)
 	by_length(len, CLEAR);
 #undef CLEAR
