@@ -73,7 +73,8 @@ static void store(void *at, u32 len, u64 value)
 {
 #define STORE(_type)								\
 	do {									\
-		WRITE_ONCE(*(_type *)at, value);				\
+		_type __value = value;						\
+		WRITE_ONCE(*(_type *)at, __value);				\
 	} while (0)
 	by_length(len, STORE);
 #undef STORE
