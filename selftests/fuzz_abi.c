@@ -58,12 +58,12 @@
 #define ARENA (4UL << 20)
 #define MAX_OPS 24
 
-enum command { ATTACH, DETACH, APPLY, QUERY, LOOKUP, DOORBELL, REGISTERS, MMAP, UNKNOWN,
-	       NR_COMMANDS };
+enum command { ATTACH, DETACH, APPLY, QUERY, LOOKUP, DOORBELL, REGISTERS, HANDLER, RING, POST,
+	       POLICY, MMAP, UNKNOWN, NR_COMMANDS };
 
 static const char * const command_names[] = {
-	"ATTACH", "DETACH", "APPLY", "QUERY", "LOOKUP", "DOORBELL", "REGISTERS", "mmap",
-	"unknown",
+	"ATTACH", "DETACH", "APPLY", "QUERY", "LOOKUP", "DOORBELL", "REGISTERS",
+	"HANDLER", "RING", "POST", "POLICY", "mmap", "unknown",
 };
 
 /* Of all processes. Counters are atomic. */
@@ -328,7 +328,7 @@ static void call_apply(struct rnd *r, int fd)
 
 static void call_query(struct rnd *r, int fd)
 {
-	u32 what = 1 + rnd_below(r, 6);
+	u32 what = 1 + rnd_below(r, 7);
 	u64 records[4 * 1024];
 	struct gpamap_query cmd = {
 		.size = sizeof(cmd),
@@ -402,7 +402,67 @@ static void call_registers(struct rnd *r, int fd)
 	call(r, REGISTERS, fd, GPAMAP_REGISTERS, &cmd, sizeof(cmd));
 }
 
-/* Pages of registers: mapped, used, moved, passed to a child, unmapped. */
+static void call_handler(struct rnd *r, int fd)
+{
+	static const char * const names[] = {
+		"test-any", "test-wide-4", "test-be", "test-slow", "acpi-pm-timer", "nobody",
+	};
+	struct gpamap_handler cmd = {
+		.size = sizeof(cmd),
+		.region = any_id(r),
+	};
+
+	if (one_in(r, 2)) {
+		cmd.flags = GPAMAP_HANDLER_REMOVE;
+	} else {
+		cmd.arg = rnd_below(r, 3);
+		strcpy((char *)cmd.name, names[rnd_below(r, ARRAY_SIZE(names))]);
+	}
+	call(r, HANDLER, fd, GPAMAP_HANDLER, &cmd, sizeof(cmd));
+}
+
+static void call_ring(struct rnd *r, int fd)
+{
+	struct gpamap_ring cmd = {
+		.size = sizeof(cmd),
+		.id = 1 + rnd_below(r, 4),
+	};
+
+	if (one_in(r, 3)) {
+		cmd.flags = GPAMAP_RING_REMOVE;
+	} else {
+		cmd.nr_entries = one_in(r, 20) ? any_number(r) : 16U << rnd_below(r, 4);
+		cmd.watermark = 1 + rnd_below(r, 16);
+		cmd.fd = one_in(r, 10) ? fd_any(r) : fd_get(FD_EVENT + rnd_below(r, 2));
+	}
+	call(r, RING, fd, GPAMAP_RING, &cmd, sizeof(cmd));
+}
+
+static void call_post(struct rnd *r, int fd)
+{
+	struct gpamap_post cmd = {
+		.size = sizeof(cmd),
+		.flags = one_in(r, 3) ? GPAMAP_POST_REMOVE : 0,
+		.region = any_id(r),
+	};
+
+	if (!cmd.flags)
+		cmd.ring = 1 + rnd_below(r, 4);
+	call(r, POST, fd, GPAMAP_POST, &cmd, sizeof(cmd));
+}
+
+static void call_policy(struct rnd *r, int fd)
+{
+	struct gpamap_policy cmd = {
+		.size = sizeof(cmd),
+		.region = any_id(r),
+		.policy = rnd_below(r, 5),
+	};
+
+	call(r, POLICY, fd, GPAMAP_POLICY, &cmd, sizeof(cmd));
+}
+
+/* Pages of registers, exits and rings: mapped, used, moved, passed to a child, unmapped. */
 static void call_mmap(struct rnd *r, int fd)
 {
 	u64 len = one_in(r, 20) ? (1 + rnd_below(r, 3)) * PAGE : PAGE;
@@ -411,6 +471,16 @@ static void call_mmap(struct rnd *r, int fd)
 	volatile u64 *page;
 	void *moved;
 
+	switch (rnd_below(r, 4)) {
+	case 0:
+		offset = 0;
+		break;
+	case 1:
+		/* The head, the tail and the entries are spoilt, too. */
+		offset = (off_t)(GPAMAP_RING_PGOFF | (1 + rnd_below(r, 4))) * (off_t)PAGE;
+		len = 2 * PAGE;
+		break;
+	}
 	page = mmap(NULL, len, PROT_READ | PROT_WRITE, one_in(r, 20) ? MAP_PRIVATE : MAP_SHARED,
 		    fd, offset);
 	if (page == MAP_FAILED) {
@@ -419,8 +489,8 @@ static void call_mmap(struct rnd *r, int fd)
 	}
 	count(ok[MMAP]);
 	/* Not for maps: a file that is not one, of which nothing may be there. */
-	if (len == PAGE && fd_get(FD_MAP) == fd)
-		page[rnd_below(r, 512)] = rnd_next(r);
+	if (fd_get(FD_MAP) == fd)
+		page[rnd_below(r, one_in(r, 2) ? 16 : 512)] = rnd_next(r);
 	if (one_in(r, 4)) {
 		/* A page of registers cannot grow; what was passed here for a map may. */
 		moved = mremap((void *)page, len, 2 * len, MREMAP_MAYMOVE);
@@ -450,7 +520,22 @@ static void call_any(struct rnd *r)
 	struct pollfd p = { .fd = fd_map(r), .events = POLLIN };
 	int fd = fd_map(r);
 
-	switch (rnd_below(r, 32)) {
+	switch (rnd_below(r, 40)) {
+	case 32 ... 33:
+		call_handler(r, fd);
+		break;
+	case 34:
+		call_ring(r, fd);
+		break;
+	case 35 ... 36:
+		call_post(r, fd);
+		break;
+	case 37:
+		call_policy(r, fd);
+		break;
+	case 38 ... 39:
+		call_mmap(r, fd);
+		break;
 	case 0 ... 11:
 		call_apply(r, fd);
 		break;
@@ -842,9 +927,19 @@ static bool end_worker(u32 i)
 	return worker_ended(i, status);
 }
 
-/* Refused while anybody has a map: the parent has one. */
+/*
+ * Refused while anybody has a map: the parent has one. The module of the handlers goes when
+ * nobody uses them, and comes back.
+ */
 static bool module_stays(void)
 {
+	int fd;
+
+	if (!syscall(SYS_delete_module, "gpamap_test", O_NONBLOCK)) {
+		fd = open("/lab/gpamap_test.ko", O_RDONLY | O_CLOEXEC);
+		syscall(SYS_finit_module, fd, "", 0);
+		close(fd);
+	}
 	errno = 0;
 	return syscall(SYS_delete_module, "gpamap", O_NONBLOCK) == -1 &&
 	       (errno == EBUSY || errno == EWOULDBLOCK);
