@@ -253,12 +253,24 @@ static int scratch_init(struct gpamap_vm *vm)
 	return scratch_map(vm);
 }
 
+/* What stays mapped pins the module: what there is no memory for takes from the reserves. */
+static void scratch_unmap(struct gpamap_vm *vm)
+{
+	unsigned int flags;
+
+	if (vm_munmap(vm->uaddr, PAGE_SIZE) != -ENOMEM)
+		return;
+	flags = memalloc_noreclaim_save();
+	vm_munmap(vm->uaddr, PAGE_SIZE);
+	memalloc_noreclaim_restore(flags);
+}
+
 static void scratch_exit(struct gpamap_vm *vm)
 {
 	if (vm->scratch) {
 		/* In another process, or without any, the mapping goes with its mm. */
 		if (current->mm == vm->mm && scratch_mapped(vm))
-			vm_munmap(vm->uaddr, PAGE_SIZE);
+			scratch_unmap(vm);
 		fput(vm->scratch);
 	}
 	if (vm->page)
