@@ -12,7 +12,7 @@
  * VMM that unmaps its own argument.
  *
  * How many points each call has is printed. Needs a kernel with fault injection, such as
- * the debug kernel; elsewhere everything is skipped.
+ * the debug kernel; elsewhere all of it is skipped.
  */
 #include "harness.h"
 #include <fcntl.h>
@@ -57,7 +57,7 @@ enum { SPACE = 1, IO_SPACE, SMM, VIEW };
 /* Where the guest looks: memory, and where it may ring, or read registers. */
 static const u64 memory_places[] = {
 	A - PAGE, A, A + 3 * PAGE, A + 4 * PAGE, A + 15 * PAGE, A + MEM_LEN, A + 0x100000,
-	B, B + MEM_LEN - PAGE, B + 0x100000, C, C + 0x900, C + 5 * PAGE, WINDOW_AT, FLASH_AT,
+	B, B + MEM_LEN - PAGE, B + 0x100000, C, C + 2 * PAGE + 0x100, C + 5 * PAGE, WINDOW_AT, FLASH_AT,
 };
 
 static const u64 io_places[] = { DEV_A, DEV_A + 8, DEV_A + 16, DEV_B, DEV_B + 8 };
@@ -119,6 +119,17 @@ static const char *open_faults(void)
 
 	fail_fd = open("/proc/self/fail-nth", O_RDWR | O_CLOEXEC);
 	return fail_fd < 0 ? "/proc/self/fail-nth" : missing;
+}
+
+/* Where nothing can be made to fail there is one result. A skipped fixture would go on. */
+static void __attribute__((constructor)) skip_all(void)
+{
+	const char *missing = open_faults();
+
+	if (!missing)
+		return;
+	printf("TAP version 13\n1..1\nok 1 fail_nth # SKIP no fault injection: %s\n", missing);
+	exit(0);
 }
 
 /* The @n-th point of this thread from now on fails. */
@@ -568,18 +579,13 @@ FIXTURE(fail_nth) {
 
 FIXTURE_SETUP(fail_nth)
 {
-	const char *missing = open_faults();
-
-	if (missing)
-		SKIP(return, "no fault injection: %s", missing);
+	ASSERT_EQ(NULL, open_faults());
 	ASSERT_EQ(0, module_param_set("fail_nth", 0));
 	ASSERT_EQ(0, env_create(&self->e));
 }
 
 FIXTURE_TEARDOWN(fail_nth)
 {
-	if (!self->e.mem)
-		return;
 	env_destroy(&self->e);
 	EXPECT_NOTHING_LEFT();
 }
@@ -628,8 +634,8 @@ TEST_F_TIMEOUT(fail_nth, query_and_poll, 120)
 {
 	const u32 what = GPAMAP_QUERY_REGIONS;
 	struct env *e = &self->e;
+	u32 n, failed = 0, silent = 0;
 	bool injected = true;
-	u32 n, failed = 0;
 	int rc;
 
 	for (n = 1; injected && n < MAX_POINTS; n++) {
@@ -641,11 +647,15 @@ TEST_F_TIMEOUT(fail_nth, query_and_poll, 120)
 		ASSERT_TRUE(arm(n));
 		rc = run_query(e, &what);
 		injected = disarm();
-		/* The structure itself comes last: there is nothing more to go wrong. */
-		EXPECT_EQ(!!rc, poll(&p, 1, 0)) TH_LOG("point %u: %d", n, rc);
 		failed += !!rc;
+		if (!poll(&p, 1, 0))
+			silent += !!rc;
+		else
+			EXPECT_NE(0, rc) TH_LOG("point %u", n);
 	}
-	EXPECT_LT(2u, failed);
+	/* The structure comes last, with the records told; and the last point moves a little. */
+	EXPECT_LE(silent, 3u);
+	EXPECT_LT(silent + 5, failed);
 }
 
 /* -- DOORBELL, REGISTERS, mmap() ------------------------------------------------ */
@@ -846,8 +856,7 @@ TEST_F_TIMEOUT(fail_nth, close, 300)
 		rc = close(e->fd);
 		injected = disarm();
 		EXPECT_EQ(0, rc);
-		/* Its argument page may go with the process only, where unmapping failed. */
-		scratch_unmap();
+		EXPECT_EQ(0, scratch_find(NULL, NULL)) TH_LOG("point %u", n);
 		EXPECT_EQ(refcnt_before, module_refcnt()) TH_LOG("point %u", n);
 		EXPECT_EQ((int)GUEST_MMIO, (int)guest_write(&e->guest, DEV_A, 4, 0).how);
 		EXPECT_EQ(0u, rung(e));
@@ -1037,7 +1046,8 @@ TEST_F_TIMEOUT(fail_nth, apply_buses, 300)
 		{ "APPLY doorbells of ports move", NULL,
 		  { { op_at(PDEV, PORT_B) } }, { { op_at(PDEV, PORT) } } },
 		{ "APPLY pages in part memory", "APPLY no pages in part memory",
-		  { { op_add(THIRD, ROOT, C + 0x800, 0) } }, { { op_del(THIRD) } } },
+		  { { op_last(THIRD, 2 * PAGE + 0x7ff), op_add(THIRD, ROOT, C, 0) } },
+		  { { op_del(THIRD), op_last(THIRD, MEM_LEN - 1) } } },
 		{ "APPLY doorbells, ports and memory move", "APPLY all of it moves back",
 		  { { op_at(DEV, DEV_B), op_at(PDEV, PORT_B), op_at(MEM, A + 0x100000),
 		      op_add(THIRD, ROOT, C, 0) } },
@@ -1220,30 +1230,24 @@ TEST_F_TIMEOUT(fail_nth, attach_and_detach, 300)
 FIXTURE(running) {
 	struct vm vm;
 	struct vcpu vcpus[2];
-	bool ready;
 };
 
 FIXTURE_SETUP(running)
 {
-	const char *missing = open_faults();
 	u32 i;
 
-	if (missing)
-		SKIP(return, "no fault injection: %s", missing);
+	ASSERT_EQ(NULL, open_faults());
 	ASSERT_EQ(0, vm_create(&self->vm, false));
 	vcpu_first(&self->vcpus[0], &self->vm.guest);
 	ASSERT_EQ(0, vcpu_add(&self->vcpus[1], &self->vm.guest, 1));
 	for (i = 0; i < 2; i++)
 		ASSERT_EQ(0, vcpu_count(&self->vcpus[i]));
-	self->ready = true;
 }
 
 FIXTURE_TEARDOWN(running)
 {
 	u32 i;
 
-	if (!self->ready)
-		return;
 	for (i = 0; i < 2; i++) {
 		EXPECT_EQ(0, vcpu_stop(&self->vcpus[i]))
 			TH_LOG("%s", vcpu_text(&self->vcpus[i]));
@@ -1315,25 +1319,23 @@ TEST_F_TIMEOUT(running, commit, 300)
 /* -- all of it ------------------------------------------------------------------- */
 
 FIXTURE(end) {
-	const char *missing;
+	u32 points;
 };
 
 FIXTURE_SETUP(end)
 {
-	self->missing = open_faults();
+	self->points = totals->points;
 }
 
 FIXTURE_TEARDOWN(end)
 {
 }
 
-/* Comes last. */
+/* With a fixture, or it would come first. */
 TEST_F(end, total)
 {
-	if (self->missing)
-		SKIP(return, "no fault injection: %s", self->missing);
 	printf("# %u calls, %u points, %u of them failed the call\n", totals->calls,
-	       totals->points, totals->failed);
+	       self->points, totals->failed);
 	EXPECT_LT(60u, totals->calls);
 	EXPECT_LT(totals->calls, totals->failed);
 }
