@@ -783,6 +783,114 @@ TEST_F_TIMEOUT(fail_nth, registers, 300)
 	sweep(_metadata, e, &remove);
 }
 
+/* -- HANDLER, RING, POST, POLICY --------------------------------------------------- */
+
+/* A command, and what takes back what it does. */
+struct tie {
+	unsigned long nr;
+	const void *add;
+	const void *remove;
+};
+
+static int run_tie(struct env *e, const void *arg)
+{
+	const struct tie *t = arg;
+
+	return map_ioctl(e->fd, t->nr, (void *)t->add);
+}
+
+static int run_untie(struct env *e, const void *arg)
+{
+	const struct tie *t = arg;
+
+	return map_ioctl(e->fd, t->nr, (void *)t->remove);
+}
+
+static void sweep_tie(struct __test_metadata *_metadata, struct env *e, const char *add,
+		      const char *remove, const struct tie *tie)
+{
+	const struct call there = { .name = add, .run = run_tie, .arg = tie,
+				    .undo = run_untie, .undo_arg = tie };
+	const struct call back = { .name = remove, .run = run_untie, .arg = tie,
+				   .undo = run_tie, .undo_arg = tie };
+
+	sweep(_metadata, e, &there);
+	ASSERT_EQ(0, run_tie(e, tie));
+	sweep(_metadata, e, &back);
+	ASSERT_EQ(0, run_untie(e, tie));
+}
+
+TEST_F_TIMEOUT(fail_nth, handler_and_post, 600)
+{
+	struct env *e = &self->e;
+	const struct gpamap_handler handler = {
+		.size = sizeof(handler), .region = IO, .name = "test-quiet",
+	}, no_handler = {
+		.size = sizeof(handler), .region = IO, .flags = GPAMAP_HANDLER_REMOVE,
+	};
+	const struct gpamap_post post = {
+		.size = sizeof(post), .region = IO, .ring = 1,
+	}, no_post = {
+		.size = sizeof(post), .region = IO, .flags = GPAMAP_POST_REMOVE,
+	};
+	struct gpamap_ring ring = {
+		.size = sizeof(ring), .id = 1, .nr_entries = 1024, .watermark = 1,
+		.fd = e->bells[1],
+	};
+	const struct tie a_handler = { GPAMAP_HANDLER, &handler, &no_handler };
+	const struct tie a_post = { GPAMAP_POST, &post, &no_post };
+
+	test_cmd_apply(e->fd, op_add(IO, ROOT, DEV_B, 0));
+	sweep_tie(_metadata, e, "HANDLER", "HANDLER remove", &a_handler);
+	ASSERT_EQ(0, map_ioctl(e->fd, GPAMAP_RING, &ring));
+	sweep_tie(_metadata, e, "POST", "POST remove", &a_post);
+}
+
+/* A reserved region where nobody but it answers. */
+TEST_F_TIMEOUT(fail_nth, policy, 300)
+{
+	const struct gpamap_policy ones = {
+		.size = sizeof(ones), .region = NEW, .policy = GPAMAP_POLICY_ONES,
+	}, none = {
+		.size = sizeof(none), .region = NEW, .policy = GPAMAP_POLICY_NONE,
+	};
+	const struct tie tie = { GPAMAP_POLICY, &ones, &none };
+	struct env *e = &self->e;
+
+	test_cmd_apply(e->fd, op_reserved(NEW, PAGE - 1), op_add(NEW, ROOT, DEV_B, 0));
+	sweep_tie(_metadata, e, "POLICY", "POLICY none", &tie);
+}
+
+/* Not swept as a change: QUERY and the guest see nothing of it. */
+TEST_F_TIMEOUT(fail_nth, ring, 120)
+{
+	struct env *e = &self->e;
+	struct gpamap_ring add = {
+		.size = sizeof(add), .id = 1, .nr_entries = 1024, .watermark = 1,
+		.fd = e->bells[0],
+	}, remove = { .size = sizeof(remove), .id = 1, .flags = GPAMAP_RING_REMOVE };
+	bool injected = true;
+	u64 since = now_ms();
+	u32 n, failed = 0;
+
+	for (n = 1; injected && n < MAX_POINTS; n++) {
+		int rc;
+
+		ASSERT_TRUE(arm(n));
+		rc = map_ioctl(e->fd, GPAMAP_RING, &add);
+		injected = disarm();
+		if (rc) {
+			EXPECT_TRUE(injected);
+			EXPECT_TRUE(rc == -ENOMEM || rc == -EFAULT) TH_LOG("%d", rc);
+			failed++;
+			EXPECT_EQ(-ENOENT, map_ioctl(e->fd, GPAMAP_RING, &remove));
+			ASSERT_EQ(0, map_ioctl(e->fd, GPAMAP_RING, &add));
+		}
+		ASSERT_EQ(0, map_ioctl(e->fd, GPAMAP_RING, &remove));
+	}
+	count_points("RING", n - 2, failed, 0, since);
+}
+
 /* Not swept as a change: QUERY and the guest see nothing of it. */
 TEST_F_TIMEOUT(fail_nth, mmap, 120)
 {

@@ -49,7 +49,8 @@
  *  - ENOMEM, EFAULT, EINTR: as usual. EINTR is only given to a killed process.
  *
  * A command that fails has changed nothing, save that GPAMAP_APPLY and
- * GPAMAP_QUERY write the out\_ members that explain the failure.
+ * GPAMAP_QUERY write the out\_ members that explain the failure. One that has been
+ * done says EFAULT if the caller takes its structure away meanwhile.
  *
  * Since version 0.1 unless said otherwise.
  */
