@@ -9,6 +9,8 @@
  *	coalesced.N			KVM's coalesced zones, one of N
  *	touching.N			our doorbell, in one of N regions that touch: one
  *					range of the bus
+ *	spread.N			the same, each write in another region than the one
+ *					before it; from 100 regions on
  *	separate.N			our doorbell, in one of N regions that do not: N
  *					ranges
  *	register.read.N, register.write.N	our registers, in one of N regions that touch
@@ -89,6 +91,7 @@ struct bench {
 	void *io;			/* of the guest */
 	int map;
 	int bell;
+	u64 stride;			/* of GUEST_LOOP_SPREAD */
 	struct kvm_coalesced_mmio_ring *ring;
 	struct gpamap_ring_header *posted;
 	bool exits;			/* whether an access is to leave */
@@ -112,14 +115,14 @@ static void ask(struct bench *b)
 		fail("an exit for something else", EPROTO);
 }
 
-/* The time of @count accesses at @gpa, each done by whom it is to be done by. */
+/* The time of @count accesses from @gpa on, each done by whom it is to be done by. */
 static u64 time_accesses(struct bench *b, enum guest_loop loop, u64 gpa, u32 count)
 {
 	int rc, reason = loop == GUEST_LOOP_IN ? KVM_EXIT_IO : KVM_EXIT_MMIO;
 	u32 exits = 0;
 	u64 since;
 
-	check("registers", guest_loop(&b->guest, 0, loop, gpa, count, 0));
+	check("registers", guest_loop(&b->guest, 0, loop, gpa, count, b->stride));
 	since = now_ns();
 	while ((rc = guest_io_run(&b->guest)) == reason) {
 		exits++;
@@ -308,6 +311,20 @@ static void bench_doorbell(const char *name, u32 nr, u64 stride)
 	bench_end(&b);
 }
 
+static void bench_spread(u32 nr)
+{
+	struct bench b;
+
+	if (nr < MANY)
+		return;
+	bench_begin(&b);
+	make_map(&b, nr, LEN, true);
+	b.stride = nr / MANY * LEN;
+	printf("spread.%u %.1f instructions\n", nr,
+	       measure(&b, GUEST_LOOP_SPREAD, BASE + BELL));
+	bench_end(&b);
+}
+
 /* Registers of as many regions, that touch each other. */
 static void bench_registers(u32 nr)
 {
@@ -445,6 +462,7 @@ int main(void)
 		bench_ioeventfd(nr);
 		bench_coalesced(nr);
 		bench_doorbell("touching", nr, LEN);
+		bench_spread(nr);
 		if (nr <= GPAMAP_MAX_BUS_RANGES)
 			bench_doorbell("separate", nr, 2 * LEN);
 		bench_registers(nr);

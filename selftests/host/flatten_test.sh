@@ -183,7 +183,7 @@ line add_cycle '4: the region would hold itself, or lie too deep (ELOOP)' 'add 2
 line del_detached '4: there is no such region, or it is in no container (ENOENT)' 'del 2'
 line del_more '4: unknown word "now" (EINVAL)' 'del 2 now'
 line destroy_root \
-	"4: the region is attached, not empty, an alias's target or a space's root, or it has doorbells or registers (EBUSY)" \
+	"4: the region is attached, not empty, an alias's target or a space's root, or it has doorbells, registers, a handler or a policy, or posts its writes (EBUSY)" \
 	'destroy 1'
 line destroy_unknown '4: there is no region with this id (ENOENT)' 'destroy 9'
 line set_nothing '4: there is nothing to set (EINVAL)' 'set 2'

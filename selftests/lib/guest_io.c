@@ -59,6 +59,12 @@ asm(".pushsection .rodata\n"
     "	jnz 1b\n"
     "	hlt\n"
     ".balign 16\n"
+    "1:	mov %rax,(%rdi)\n"		/* GUEST_LOOP_SPREAD */
+    "	add %rdx,%rdi\n"
+    "	dec %rcx\n"
+    "	jnz 1b\n"
+    "	hlt\n"
+    ".balign 16\n"
     "1:	mov (%rsi),%r8\n"		/* GUEST_LOOP_WATCH: the sequence, */
     "	mov %rax,(%rdi)\n"
     "	mov (%rsi),%r9\n"
@@ -200,7 +206,7 @@ int guest_loop(struct guest *guest, u32 nr, enum guest_loop loop, u64 gpa, u64 c
 {
 	return set_regs(guest, LOOP + loop, (struct kvm_regs){
 		.rdi = gpa,
-		.rdx = gpa,
+		.rdx = loop == GUEST_LOOP_SPREAD ? value : gpa,
 		.rcx = count,
 		.rax = value,
 		.rsi = DATA_GPA + offsetof(struct guest_watch, sequence),

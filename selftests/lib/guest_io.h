@@ -33,7 +33,8 @@ int guest_outs(struct guest *guest, u32 port, u32 len, u32 count, void *left);
 
 /*
  * Loops of @count accesses of 8 bytes to @gpa, at least one, or, GUEST_LOOP_IN, reads of 4
- * bytes of the port @gpa. guest_loop() only sets the
+ * bytes of the port @gpa. GUEST_LOOP_SPREAD writes anything, first to @gpa and each time
+ * @value further. guest_loop() only sets the
  * vCPU up; guest_io_run() runs it, to be called until it is KVM_EXIT_HLT. What is written
  * is @value, and one more each time.
  *
@@ -45,6 +46,7 @@ enum guest_loop {
 	GUEST_LOOP_READ,
 	GUEST_LOOP_WRITE,
 	GUEST_LOOP_IN,
+	GUEST_LOOP_SPREAD,
 	GUEST_LOOP_WATCH,
 };
 
