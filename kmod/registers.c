@@ -82,12 +82,13 @@ static void store(void *at, u32 len, u64 value)
 
 static void clear_bits_of(void *at, u32 len, u64 value)
 {
+/* try_cmpxchg() has an __old and a __new of its own. */
 #define CLEAR(_type)								\
 	do {									\
-		_type __new, __old = READ_ONCE(*(_type *)at);			\
+		_type after, before = READ_ONCE(*(_type *)at);			\
 		do {								\
-			__new = __old & ~value;					\
-		} while (!try_cmpxchg((_type *)at, &__old, __new));		\
+			after = before & ~value;				\
+		} while (!try_cmpxchg((_type *)at, &before, after));		\
 	} while (0)
 	by_length(len, CLEAR);
 #undef CLEAR
