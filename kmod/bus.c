@@ -79,8 +79,7 @@ static bool is_fast(struct gpamap *map, const struct gpamap_range *range)
 
 /*
  * Adds the stretches of a view of which KVM is to ask. Those of the fast bus are the same
- * as those of the memory bus, but for those that have nothing fast in them, so it never runs
- * out first.
+ * as those of the memory bus, but for those that have nothing fast in them.
  */
 static int list_add_view(struct gpamap *map, struct gpamap_bus_list *list,
 			 const struct gpamap_flatview *view, enum gpamap_bus bus)
@@ -227,6 +226,22 @@ void gpamap_bus_free(struct gpamap_bus_change *change)
 	memset(change, 0, sizeof(*change));
 }
 
+/* What a bus is to have, if it is something else than it has, and can be. */
+static int plan_bus(struct gpamap *map, const struct gpamap_flatview *const *views, u32 bus,
+		    struct gpamap_bus_list **next)
+{
+	struct gpamap_bus_list *list = bus_list(map, views, bus);
+
+	if (IS_ERR(list))
+		return PTR_ERR(list);
+	if (list_equal(list, gpamap_vm_bus_placed(map->vm, bus))) {
+		kvfree(list);
+		return 0;
+	}
+	*next = list;
+	return gpamap_vm_bus_check(map->vm, bus, list);
+}
+
 /**
  * gpamap_bus_plan() - Find out how the buses have to change, and whether they can
  * @map: The map, attached
@@ -248,15 +263,12 @@ int gpamap_bus_plan(struct gpamap *map, const struct gpamap_flatview *const *vie
 		return 0;
 	change->tied = tied;
 	for (bus = 0; !rc && bus < GPAMAP_NR_BUSES; bus++) {
-		struct gpamap_bus_list *list = bus_list(map, views, bus);
-
-		if (IS_ERR(list)) {
-			rc = PTR_ERR(list);
-		} else if (list_equal(list, gpamap_vm_bus_placed(map->vm, bus))) {
-			kvfree(list);
-		} else {
-			change->next[bus] = list;
-			rc = gpamap_vm_bus_check(map->vm, bus, list);
+		rc = plan_bus(map, views, bus, &change->next[bus]);
+		/* It is for speed, and no reason to refuse anything: it stays as it is. */
+		if (bus == GPAMAP_BUS_FAST && (rc == -ENOSPC || rc == -EEXIST)) {
+			kvfree(change->next[bus]);
+			change->next[bus] = NULL;
+			rc = 0;
 		}
 	}
 	change->planned = !rc;

@@ -84,6 +84,8 @@ static void take_rest(const struct gpamap_access *a, struct gpamap_io *io,
 	rest->io = io;
 	/* Pairs with handler_add(). */
 	rest->handler = io ? rcu_dereference(io->handler) : NULL;
+	if (a->write && gpamap_range_is_readonly(range))
+		rest->handler = NULL;
 	rest->nr_pieces = 0;
 	if (!rest->handler && a->view != GPAMAP_VIEW_PORTS)
 		rest->nr_pieces = find_memory(a, snapshot->bus[a->view], range, rest->pieces);
@@ -175,10 +177,15 @@ static u64 load_value(const void *val, u32 len)
 	return load_part(val, len);
 }
 
-/* Rule 45: whether what was posted to the ring of the region's group has not been taken yet. */
-static bool is_posting(const struct gpamap_io *io)
+/*
+ * Rule 45: whether registers have to wait for what was posted to the ring of the group. Of a
+ * string that is read from a port KVM forgets the rest when an element is not answered after
+ * the first was, and more may be posted in between: registers of such ports never answer.
+ */
+static bool is_posting(const struct gpamap_access *a, const struct gpamap_io *io)
 {
-	return rcu_access_pointer(io->ring) && !gpamap_ring_drained(io);
+	return rcu_access_pointer(io->ring) &&
+	       (a->view == GPAMAP_VIEW_PORTS || !gpamap_ring_drained(io));
 }
 
 /*
@@ -194,8 +201,9 @@ static enum gpamap_answer write_io(const struct gpamap_access *a,
 	u32 rang;
 
 	count(io, GPAMAP_COUNT_WRITES);
-	if (rcu_access_pointer(io->registers)) {
-		if (is_posting(io) && gpamap_registers_has(io, offset, a->len))
+	/* What is seen through a path that is read-only cannot be written. */
+	if (rcu_access_pointer(io->registers) && !gpamap_range_is_readonly(range)) {
+		if (is_posting(a, io) && gpamap_registers_has(io, offset, a->len))
 			return GPAMAP_ANSWER_EXIT;
 		stored = gpamap_registers_write(io, offset, a->len, value);
 	}
@@ -215,10 +223,15 @@ static enum gpamap_answer write_io(const struct gpamap_access *a,
 }
 
 /* A write of which only the place is known yet. If it is not done here, all of it comes. */
-static enum gpamap_answer write_io_fast(struct gpamap_io *io, u64 offset)
+static enum gpamap_answer write_io_fast(const struct gpamap_range *range, struct gpamap_io *io,
+					u64 offset)
 {
-	u32 rang = gpamap_doorbell_ring_any(io, offset);
+	u32 rang;
 
+	/* It may be a read, which has an answer. */
+	if (gpamap_range_is_memory(range) || READ_ONCE(io->policy) >= GPAMAP_POLICY_ZEROES)
+		return GPAMAP_ANSWER_EXIT;
+	rang = gpamap_doorbell_ring_any(io, offset);
 	if (!rang)
 		return GPAMAP_ANSWER_EXIT;
 	count(io, GPAMAP_COUNT_WRITES);
@@ -226,12 +239,12 @@ static enum gpamap_answer write_io_fast(struct gpamap_io *io, u64 offset)
 	return GPAMAP_ANSWER_DOORBELL;
 }
 
-static enum gpamap_answer read_io(struct gpamap_io *io, u64 offset, u32 len, void *val)
+static enum gpamap_answer read_io(const struct gpamap_access *a, struct gpamap_io *io, u64 offset)
 {
 	count(io, GPAMAP_COUNT_READS);
-	if (is_posting(io))
+	if (is_posting(a, io))
 		return GPAMAP_ANSWER_EXIT;
-	return gpamap_registers_read(io, offset, len, val) ? GPAMAP_ANSWER_REGISTER :
+	return gpamap_registers_read(io, offset, a->len, a->val) ? GPAMAP_ANSWER_REGISTER :
 							     GPAMAP_ANSWER_EXIT;
 }
 
@@ -308,11 +321,11 @@ bool gpamap_dispatch(const struct gpamap_access *a)
 	io = rcu_dereference(range->region->io);
 	offset = range->offset + (a->addr - range->start);
 	if (io && unlikely(!a->len))
-		answer = write_io_fast(io, offset);
+		answer = write_io_fast(range, io, offset);
 	else if (io && a->write)
 		answer = write_io(a, range, io, offset);
 	else if (io)
-		answer = read_io(io, offset, a->len, a->val);
+		answer = read_io(a, io, offset);
 	if (answer == GPAMAP_ANSWER_EXIT)
 		return dispatch_rest(a, io, snapshot, range);
 	trace_gpamap_access(a->map, a->vcpu_id, snapshot->bus_space[a->view],
@@ -360,7 +373,7 @@ int gpamap_io_tie(struct gpamap *map, struct gpamap_region *region)
 	io = kzalloc(sizeof(*io), GPAMAP_GFP);
 	if (!io)
 		return -ENOMEM;
-	/* Pairs with gpamap_dispatch_read() and _write(). */
+	/* Pairs with gpamap_dispatch(). */
 	rcu_assign_pointer(region->io, io);
 	rc = gpamap_map_update_bus(map);
 	if (rc)

@@ -44,14 +44,18 @@ struct gpamap_access_len {
  *	access leave to the VMM. Absent: all reads leave
  * @write: Does a write, as @read
  *
- * @create and @destroy are called with the lock of the map held, @destroy at the latest
- * when the map is closed.
+ * @create is called with the lock of the map held, @destroy with it or, when the map is
+ * closed, with none. A module registers as the last thing in its init that can fail: VMMs may
+ * use the handler from then on.
  *
  * @read and @write are called in the thread of the vCPU, inside of KVM_RUN, with the vCPU's
  * mutex and KVM's SRCU held, by several vCPUs at once. They may sleep for short: as long as
  * they do no commit of that VM is done, for it waits for the vCPU. They must not wait for
- * one, nor for another vCPU, nor enter gpamap or KVM for that VM. An offset is inside of
- * the region, save that a widened access may reach beyond its end.
+ * one, nor for another vCPU, nor enter gpamap or KVM for that VM. An access begins inside of
+ * the region and may reach beyond its end; of one that is split, parts may begin there. So a
+ * handler checks offsets: they are the guest's. Of a string that the guest reads from a port,
+ * KVM forgets what follows the first element that fails, if one before it did not: a handler
+ * of ports fails always or never at an offset.
  */
 struct gpamap_handler_ops {
 	struct module *owner;

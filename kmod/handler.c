@@ -27,7 +27,7 @@ struct handler {
 };
 
 static LIST_HEAD(handlers);
-static DEFINE_MUTEX(handlers_lock);	/* innermost but for what create() takes */
+static DEFINE_MUTEX(handlers_lock);	/* never around a call of a handler */
 
 /* ---- for other modules ------------------------------------------------ */
 
@@ -248,6 +248,9 @@ static struct gpamap_handler_use *use_create(const char *name, u64 arg)
 	if (!rc)
 		return use;
 	kfree(use);
+	/* An error is the VMM's, and nothing else. */
+	if (rc > 0)
+		rc = -EINVAL;
 err_put:
 	module_put(ops->owner);
 	return ERR_PTR(rc);

@@ -11,8 +11,9 @@
  * comes later inside a range of ours may be found before us, after us, or not. The next
  * commit that changes what is answered is refused (EEXIST).
  *
- * On Intel KVM asks a third bus about writes to where there is no memory, before it has
- * decoded the instruction: with a length of 0 and no value.
+ * Where the processor allows it (Intel's; from about 7.3 on AMD's too) KVM asks a third bus
+ * about accesses to where there is no memory, before it has decoded the instruction: as a write
+ * with a length of 0 and no value.
  *
  * A range's length is an int: longer stretches are several ranges. An access that crosses
  * the end of a range finds nothing and leaves to the VMM.

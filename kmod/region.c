@@ -404,7 +404,8 @@ static void undo_region(struct gpamap_txn *txn, struct gpamap_undo *undo)
 	list_del(&region->alias_link);
 	id_restore(&txn->tree->regions, region->id, undo->shadow);
 	txn->tree->nr_regions--;
-	kfree(region);
+	/* mmap() looks regions up without a lock. */
+	kfree_rcu(region, rcu);
 }
 
 /* Notes all that ADD, DEL and SET can change. */

@@ -57,7 +57,8 @@ enum { SPACE = 1, IO_SPACE, SMM, VIEW };
 /* Where the guest looks: memory, and where it may ring, or read registers. */
 static const u64 memory_places[] = {
 	A - PAGE, A, A + 3 * PAGE, A + 4 * PAGE, A + 15 * PAGE, A + MEM_LEN, A + 0x100000,
-	B, B + MEM_LEN - PAGE, B + 0x100000, C, C + 2 * PAGE + 0x100, C + 5 * PAGE, WINDOW_AT, FLASH_AT,
+	B, B + MEM_LEN - PAGE, B + 0x100000, C, C + 2 * PAGE + 0x100, C + 5 * PAGE, WINDOW_AT,
+	FLASH_AT,
 };
 
 static const u64 io_places[] = { DEV_A, DEV_A + 8, DEV_A + 16, DEV_B, DEV_B + 8 };

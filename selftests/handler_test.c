@@ -29,9 +29,11 @@
 #define PDEV 5			/* io, 4 ports, at PORT */
 #define MEM 6
 #define DEV2 7			/* io, 256 bytes, behind DEV */
+#define HOLE 8			/* reserved, a page, at R */
 #define SPACE 1
 #define IO_SPACE 2
 
+#define R 0x30000000ULL
 #define A 0x10000000ULL
 #define B 0x50000000ULL
 #define PORT 0x608
@@ -71,7 +73,8 @@ FIXTURE_SETUP(handler)
 	ASSERT_LE(0, self->fd);
 	test_cmd_apply(self->fd, op_container(ROOT, U64_MAX), op_io(DEV, 255),
 		       op_io(DEV2, 255), op_container(PORTS, 0xffff), op_io(PDEV, 3),
-		       op_ram(MEM, PAGE - 1, self->mem), op_add(DEV, ROOT, A, 0),
+		       op_ram(MEM, PAGE - 1, self->mem), op_reserved(HOLE, PAGE - 1),
+		       op_add(HOLE, ROOT, R, 0), op_add(DEV, ROOT, A, 0),
 		       op_add(DEV2, ROOT, A + 256, 0), op_add(PDEV, PORTS, PORT, 0),
 		       op_space(SPACE, GPAMAP_SPACE_MEMORY, ROOT),
 		       op_space(IO_SPACE, GPAMAP_SPACE_IO, PORTS));
@@ -408,6 +411,32 @@ TEST_F(handler, not_with_posted_writes)
 	close(bell);
 }
 
+/* Through a path that is read-only nothing is written, to registers neither. */
+TEST_F(handler, rule_25_readonly_path)
+{
+	const struct gpamap_register reg = { 8, 4, GPAMAP_REGISTER_READWRITE, 7 };
+	struct gpamap_registers registers = {
+		.size = sizeof(registers),
+		.region = DEV,
+		.nr = 1,
+		.register_size = sizeof(reg),
+		.registers = (uintptr_t)&reg,
+	};
+
+	ASSERT_EQ(0, map_ioctl(self->fd, GPAMAP_REGISTERS, &registers));
+	set_handler(DEV, "test-any", 0);
+	apply(op_flags(op_alias(20, DEV, 0, 255), GPAMAP_REGION_READONLY),
+	      op_add(20, ROOT, B, 0));
+	EXPECT_LOG("create 0\n");
+	EXPECT_LEAVES(guest_write(&self->guest, B, 4, 1));
+	EXPECT_LEAVES(guest_write(&self->guest, B + 8, 4, 1));
+	EXPECT_LOG("");
+	EXPECT_READ(B, 4, 0);
+	EXPECT_READ(B + 8, 4, 7);
+	EXPECT_DONE(guest_write(&self->guest, A, 4, 1));
+	EXPECT_READ(B, 4, 1);
+}
+
 /* KVM's bus refuses: nothing is left of the handler. */
 TEST_F(handler, in_the_way)
 {
@@ -479,9 +508,11 @@ TEST_F(handler, unregistered_while_used)
 	set_handler(DEV, "test-gone", 0);
 }
 
-static bool count_exits(struct vcpu *vcpu)
+/* What it counts is lost with every handler; it says so (KVM_EXIT_IO), and counts on. */
+static bool go_on(struct vcpu *vcpu)
 {
-	return vcpu->cpu.run->exit_reason == KVM_EXIT_MMIO;
+	return vcpu->cpu.run->exit_reason == KVM_EXIT_MMIO ||
+	       vcpu->cpu.run->exit_reason == KVM_EXIT_IO;
 }
 
 /*
@@ -496,7 +527,7 @@ TEST_F_TIMEOUT(handler, removed_under_a_vcpu, 60)
 
 	for (i = 0; i < 6; i++) {
 		vcpu_first(&vcpu, &self->guest);
-		vcpu.on_exit = count_exits;
+		vcpu.on_exit = go_on;
 		set_handler(DEV, "test-slow", 30);
 		ASSERT_EQ(0, vcpu_start(&vcpu, GUEST_COUNT, A, 0, 0));
 		wait_until(thread_sleeps_in(vcpu.tid, "slow_read"));
@@ -536,7 +567,7 @@ TEST_F_TIMEOUT(handler, churn_under_vcpus, 120)
 	vcpu_first(&vcpus[0], &self->guest);
 	ASSERT_EQ(0, vcpu_add(&vcpus[1], &self->guest, 1));
 	for (i = 0; i < 2; i++) {
-		vcpus[i].on_exit = count_exits;
+		vcpus[i].on_exit = go_on;
 		ASSERT_EQ(0, vcpu_start(&vcpus[i], GUEST_COUNT, A + i * 8, 0, 0));
 	}
 	for (i = 0; i < rounds && _metadata->passed; i++) {
@@ -547,13 +578,18 @@ TEST_F_TIMEOUT(handler, churn_under_vcpus, 120)
 		ASSERT_EQ(0, remove_rc(self->fd, DEV));
 		usleep(500);
 	}
+	/* In the end it answers. */
+	apply(op_at(DEV, A));
+	set_handler(DEV, "test-any", 0);
+	read_log(self->log, sizeof(self->log));
+	wait_until(strstr(read_log(self->log, sizeof(self->log)), "read 0 8\n"));
 	vcpu_stop(&vcpus[0]);
 	vcpu_destroy(&vcpus[1]);
 }
 
 /* -- the fast-MMIO bus ----------------------------------------------------- */
 
-/* As KVM asks on Intel processors: 0, -ENOENT not on that bus, -EOPNOTSUPP not answered. */
+/* As KVM asks where it can: 0, -ENOENT not on that bus, -EOPNOTSUPP not answered. */
 static int fast_write(const struct guest *guest, u64 gpa)
 {
 	int fd = open(DEBUGFS "fast_write", O_WRONLY | O_CLOEXEC), rc;
@@ -611,6 +647,13 @@ TEST_F(handler, fast_mmio)
 	EXPECT_EQ(0u, rung(any) + rung(four));
 	EXPECT_EQ(0, fast_write(&self->guest, A + 0x10));
 	EXPECT_EQ(1u, rung(any));
+	/* A reserved region that is answered is not passed over. */
+	ASSERT_EQ(0, gpamap_doorbell_add(map, HOLE, 0x10, 0, any));
+	EXPECT_EQ(0, fast_write(&self->guest, R + 0x10));
+	EXPECT_EQ(1u, rung(any));
+	ASSERT_EQ(0, gpamap_policy_set(map, HOLE, GPAMAP_POLICY_ONES));
+	EXPECT_EQ(-EOPNOTSUPP, fast_write(&self->guest, R + 0x10));
+	EXPECT_READ(R + 0x10, 4, 0xffffffff);
 	/* A neighbour that has none makes the stretch longer, and is not answered. */
 	ASSERT_EQ(0, gpamap_policy_set(map, DEV2, GPAMAP_POLICY_TELL));
 	EXPECT_EQ(-EOPNOTSUPP, fast_write(&self->guest, A + 256));

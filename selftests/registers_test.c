@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <gpamap.h>
 #include <linux/kvm.h>
+#include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -452,6 +453,46 @@ TEST_F(registers, mapping)
 	EXPECT_EQ(2u, value_at(p, 0, 4));
 	munmap(p, PAGE);
 	EXPECT_LEAVES(guest_read(&self->guest, A, 4));
+}
+
+struct mapper {
+	int fd;
+	bool stop;
+	u64 tries;
+};
+
+static void *map_forever(void *arg)
+{
+	struct mapper *m = arg;
+
+	while (!__atomic_load_n(&m->stop, __ATOMIC_RELAXED)) {
+		void *p = map_page(m->fd, 50);
+
+		if (p)
+			munmap(p, PAGE);
+		__atomic_add_fetch(&m->tries, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+/* mmap() looks at regions that a dry run, or a batch that fails, makes and takes back. */
+TEST_F(registers, mapping_beside_undone_regions)
+{
+	struct mapper m = { .fd = self->fd };
+	const struct gpamap_op ops[] = { op_io(50, PAGE - 1), op_io(DEV, PAGE - 1) };
+	struct gpamap_apply out;
+	pthread_t thread;
+	u32 i;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, map_forever, &m));
+	for (i = 0; i < 300 || __atomic_load_n(&m.tries, __ATOMIC_RELAXED) < 300; i++) {
+		ASSERT_EQ(0, _test_cmd_plan(self->fd, GPAMAP_APPLY_DRY_RUN, ops, 1, &out));
+		ASSERT_EQ(-EEXIST, _test_cmd_plan(self->fd, 0, ops, 2, &out));
+	}
+	__atomic_store_n(&m.stop, true, __ATOMIC_RELAXED);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(NULL, map_page(self->fd, 50));
+	EXPECT_EQ(ENOENT, errno);
 }
 
 /* A child has the page too, and it is the same. */

@@ -8,11 +8,11 @@
 #include <unistd.h>
 #include "internal.h"
 
-static size_t exits_len(uint32_t nr_vcpus)
+static uint64_t exits_len(uint32_t nr_vcpus)
 {
-	size_t page = sysconf(_SC_PAGESIZE);
+	uint64_t page = sysconf(_SC_PAGESIZE);
 
-	return (nr_vcpus * sizeof(struct gpamap_exit) + page - 1) / page * page;
+	return ((uint64_t)nr_vcpus * sizeof(struct gpamap_exit) + page - 1) / page * page;
 }
 
 int gpamap_exits_map(struct gpamap *map, uint32_t nr_vcpus, struct gpamap_exit **exits)
@@ -20,7 +20,8 @@ int gpamap_exits_map(struct gpamap *map, uint32_t nr_vcpus, struct gpamap_exit *
 	int saved = errno, rc = 0;
 	void *p;
 
-	if (!nr_vcpus)
+	if (!nr_vcpus || exits_len(nr_vcpus) >
+			 (uint64_t)GPAMAP_MAX_EXIT_PAGES * sysconf(_SC_PAGESIZE))
 		return -EINVAL;
 	p = mmap(NULL, exits_len(nr_vcpus), PROT_READ | PROT_WRITE, MAP_SHARED, map->fd, 0);
 	if (p == MAP_FAILED)
@@ -36,18 +37,18 @@ void gpamap_exits_unmap(struct gpamap_exit *exits, uint32_t nr_vcpus)
 	munmap(exits, exits_len(nr_vcpus));
 }
 
-int gpamap_exit_resolve(struct gpamap *map, struct gpamap_exit *exit, uint32_t space,
+int gpamap_exit_resolve(struct gpamap *map, struct gpamap_exit *record, uint32_t space,
 			uint64_t addr, struct gpamap_lookup *out)
 {
-	uint32_t region = exit->region;
+	const struct gpamap_exit told = *record, *exit = &told;
 	int rc;
 
+	record->region = 0;
 	/* Rule 45; a callback of a ring that looks something up is in the middle of that. */
 	rc = gpamap_drain(map);
 	if (rc < 0 && rc != -EBUSY)
 		return rc;
-	exit->region = 0;
-	if (!region || exit->space != space || exit->addr != addr)
+	if (!exit->region || exit->space != space || exit->addr != addr)
 		return gpamap_lookup(map, space, addr, out);
 	*out = (struct gpamap_lookup){
 		.size = sizeof(*out),
@@ -57,7 +58,7 @@ int gpamap_exit_resolve(struct gpamap *map, struct gpamap_exit *exit, uint32_t s
 		.out_last = exit->last,
 		.out_hva = exit->hva,
 		.out_generation = exit->generation,
-		.out_region = region,
+		.out_region = exit->region,
 		.out_kind = exit->kind,
 		.out_flags = exit->region_flags,
 	};

@@ -6,7 +6,7 @@
  * batches of operations; the kernel flattens the tree of regions and keeps the
  * memslots of the VM in step. <linux/gpamap.h> defines what regions, spaces and
  * operations are; this library adds memory management and the reading of rings,
- * nothing else: every function that ends in an ioctl makes exactly one.
+ * nothing else.
  *
  * Errors: every function that can fail returns 0 or a negative errno value and
  * leaves errno and the standard streams alone. The meaning of each value is in
@@ -15,7 +15,10 @@
  *
  * Threads: a struct gpamap may be used by several threads at once, the kernel
  * orders their calls. A struct gpamap_batch or gpamap_mapfile may be used by one
- * at a time, a ring by several, but not by one while another closes it. Pointers must
+ * at a time, a ring by several, but not by one while another closes it. Functions that drain
+ * rings call back (gpamap_ring_fn): do not hold a lock that a callback takes in
+ * gpamap_ring_drain(), gpamap_drain(), gpamap_ring_close(), gpamap_apply(),
+ * gpamap_apply_out(), gpamap_detach() and gpamap_exit_resolve(). Pointers must
  * not be NULL unless said otherwise; _free and _close take NULL and do nothing.
  *
  * Since 0.1 unless said otherwise.
@@ -188,7 +191,7 @@ GPAMAP_API int gpamap_batch_space_destroy(struct gpamap_batch *batch, uint32_t i
 
 /**
  * Applies the batch as one transaction: all of it, or nothing. The batch stays as
- * it is. Before that, and whether or not it succeeds, the rings of @map are drained
+ * it is. Before that, and whether or not the kernel takes it, the rings of @map are drained
  * (gpamap_drain()), unless this is called in a callback of a ring. vCPUs that run may post
  * more meanwhile: entries name regions, and stay right.
  * @failed: receives the index of the operation that is to blame for an error, or
@@ -366,12 +369,14 @@ GPAMAP_API void gpamap_exits_unmap(struct gpamap_exit *exits, uint32_t nr_vcpus)
 
 /**
  * What the exit of a vCPU is for: to be called once after each KVM_EXIT_MMIO and
- * KVM_EXIT_IO, before the vCPU runs again.
+ * KVM_EXIT_IO, before the vCPU runs again. A VMM that leaves some exits out sets the record's
+ * region to 0 instead.
  * @exit: the record of the vCPU; it is used up.
  * @space, @addr: where the access was: of struct kvm_run mmio.phys_addr in the memory space,
  *	io.port in the io space.
  * @out: receives the answer as gpamap_lookup() gives it. With a record it is that of
- *	the map as the guest made the access, whatever was committed since.
+ *	the map as the guest made the access, whatever was committed since (struct
+ *	gpamap_exit has what can be wrong with that).
  *
  * What was posted before comes before: it drains the map's rings first (gpamap_drain()).
  *

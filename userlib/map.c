@@ -63,10 +63,13 @@ int gpamap_from_fd(int fd, struct gpamap **out)
 {
 	struct gpamap probe = { .fd = fd };
 	struct gpamap_info info;
-	int rc;
+	int saved = errno, rc;
 
 	rc = gpamap_query_info(&probe, &info);
-	return rc ? rc : map_new(fd, out);
+	if (!rc)
+		rc = map_new(fd, out);
+	errno = saved;
+	return rc;
 }
 
 void gpamap_close(struct gpamap *map)

@@ -154,12 +154,13 @@ int gpamap_ring_open(struct gpamap *map, uint32_t id, uint32_t nr_entries,
 		     struct gpamap_ring_reader **out)
 {
 	struct gpamap_ring_reader *ring;
-	int rc;
+	int saved = errno, rc;
 
 	/* The offset of the mapping has more bits than mmap() takes. */
 	if (sizeof(long) < sizeof(uint64_t))
 		return -EOPNOTSUPP;
 	ring = calloc(1, sizeof(*ring));
+	errno = saved;
 	if (!ring)
 		return -ENOMEM;
 	ring->map = map;

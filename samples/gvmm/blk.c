@@ -128,7 +128,7 @@ static void blk_notify(struct virtio_device *dev, unsigned int queue)
 	int rc = 0;
 
 	/* Not for ever, with the lock held: who wants it gets it once a queue's length. */
-	while (done < q->num) {
+	while (done < q->num && !atomic_load(&dev->vm->ended)) {
 		rc = virtqueue_next(dev->vm, q, &blk->chain);
 		if (rc <= 0)
 			break;

@@ -84,7 +84,8 @@ static void put_output(struct gvmm *vm, struct sg *from)
 	uint8_t bytes[256];
 	uint64_t i, n;
 
-	while ((n = sg_read(from, bytes, sizeof(bytes))) > 0) {
+	/* A chain can be as long as the guest likes, so not beyond the end. */
+	while (!atomic_load(&vm->ended) && (n = sg_read(from, bytes, sizeof(bytes))) > 0) {
 		for (i = 0; i < n; i++)
 			console_put(vm, bytes[i]);
 	}
@@ -97,7 +98,8 @@ static void vcons_notify(struct virtio_device *dev, unsigned int queue)
 	uint32_t written, done = 0;
 	int rc = 0;
 
-	while (done < q->num && (queue == QUEUE_OUTPUT || has_input(vcons))) {
+	while (done < q->num && !atomic_load(&dev->vm->ended) &&
+	       (queue == QUEUE_OUTPUT || has_input(vcons))) {
 		rc = virtqueue_next(dev->vm, q, &vcons->chain);
 		if (rc <= 0)
 			break;

@@ -10,7 +10,7 @@
  * Whatever is written to gpamap_test/unregister takes "test-gone" away.
  *
  * "VM ADDRESS" written to gpamap_test/fast_write, a descriptor and a hexadecimal
- * number, asks KVM's fast-MMIO bus as KVM does on Intel processors, in the name of the first
+ * number, asks KVM's fast-MMIO bus as KVM does where it can, in the name of the first
  * vCPU: ENOENT nothing is there, EOPNOTSUPP it does not answer.
  */
 #include <linux/debugfs.h>
@@ -74,6 +74,8 @@ static int test_read(void *data, u64 offset, u32 len, u64 *value)
 	struct instance *instance = data;
 	u32 i;
 
+	if (offset > sizeof(instance->mem) - len)
+		return -EIO;
 	say("read %llu %u\n", offset, len);
 	for (i = len; i--;)
 		*value = *value << 8 | instance->mem[offset + i];
@@ -85,6 +87,8 @@ static int test_write(void *data, u64 offset, u32 len, u64 value)
 	struct instance *instance = data;
 	u32 i;
 
+	if (offset > sizeof(instance->mem) - len)
+		return -EIO;
 	say("write %llu %u 0x%llx\n", offset, len, value);
 	for (i = 0; i < len; i++, value >>= 8)
 		instance->mem[offset + i] = value;
@@ -96,6 +100,8 @@ static int test_read_be(void *data, u64 offset, u32 len, u64 *value)
 	struct instance *instance = data;
 	u32 i;
 
+	if (offset > sizeof(instance->mem) - len)
+		return -EIO;
 	say("read %llu %u\n", offset, len);
 	for (i = 0; i < len; i++)
 		*value = *value << 8 | instance->mem[offset + i];
@@ -107,6 +113,8 @@ static int test_write_be(void *data, u64 offset, u32 len, u64 value)
 	struct instance *instance = data;
 	u32 i;
 
+	if (offset > sizeof(instance->mem) - len)
+		return -EIO;
 	say("write %llu %u 0x%llx\n", offset, len, value);
 	for (i = len; i--; value >>= 8)
 		instance->mem[offset + i] = value;
@@ -289,21 +297,25 @@ static int __init test_init(void)
 	u32 i;
 	int rc;
 
-	for (i = 0; i < ARRAY_SIZE(handlers); i++) {
-		rc = gpamap_handler_register(&handlers[i]);
-		if (rc)
-			goto err;
-	}
-	rc = try_bad_handlers();
-	if (rc)
-		goto err;
 	dir = debugfs_create_dir("gpamap_test", NULL);
 	debugfs_create_file("log", 0400, dir, NULL, &log_fops);
 	debugfs_create_file("fast_write", 0200, dir, NULL, &fast_write_fops);
 	debugfs_create_file("unregister", 0200, dir, NULL, &unregister_fops);
+	for (i = 0; i < ARRAY_SIZE(handlers); i++) {
+		rc = gpamap_handler_register(&handlers[i]);
+		if (rc)
+			goto err;
+		/* With the first there: before others, that are used, can be in the way. */
+		rc = i ? 0 : try_bad_handlers();
+		if (rc) {
+			i++;
+			goto err;
+		}
+	}
 	return 0;
 err:
 	unregister_all(i);
+	debugfs_remove_recursive(dir);
 	return rc;
 }
 

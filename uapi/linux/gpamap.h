@@ -199,7 +199,7 @@ enum gpamap_region_flags {
 /**
  * enum gpamap_space_kind - What stands behind an address space
  * @GPAMAP_SPACE_MEMORY: The guest-physical memory of the attached VM
- * @GPAMAP_SPACE_IO: The ports of the attached VM; accesses leave to the VMM
+ * @GPAMAP_SPACE_IO: The ports of the attached VM
  * @GPAMAP_SPACE_VIEW: Nothing: a view to look at
  */
 enum gpamap_space_kind {
@@ -510,12 +510,15 @@ enum gpamap_doorbell_flags {
  * not leave to the VMM. A doorbell belongs to its region: it moves with it, is not there
  * while the region is not seen, and is there twice if the region is seen twice. Whether
  * the VM is attached when it is made does not matter. All doorbells that a write rings
- * are rung; a write that rings none leaves to the VMM, as does every read.
+ * are rung; a write that rings none, and every read, is for what else is tied to the region,
+ * or leaves to the VMM.
  *
- * On Intel processors KVM asks about a write before it knows length and value, which spares
- * decoding the instruction, and cannot tell a read from it either. It is answered then if a
- * doorbell of length 0 is at the offset and none of another length, and the region has no
- * doorbell with a value, no registers and no handler. A read of such an offset rings, too.
+ * Where the processor allows it (Intel's; with newer kernels AMD's too) KVM asks about a
+ * write before it knows length and value, which spares decoding the instruction, and cannot
+ * tell a read from it either. It is answered then if a doorbell of length 0 is at the offset
+ * and none of another length, and the region is no memory and has no doorbell with a value, no
+ * registers, no handler and no policy that answers. A read of such an offset rings, too, and
+ * gives the guest nothing: the instruction is passed over.
  *
  * KVM finds the regions with doorbells on its I/O buses, where each stretch of such
  * regions that touch takes one range (two and more if longer than 1 GiB). A write over the
@@ -534,8 +537,8 @@ enum gpamap_doorbell_flags {
  * process.
  *
  * The last but one, and ENOSPC for the same reason, are errors of GPAMAP_APPLY and
- * GPAMAP_ATTACH too, when they show a region that has doorbells or registers or posts its
- * writes, or memory in pages that are only in part memory.
+ * GPAMAP_ATTACH too, when they show a region that has doorbells, registers, a handler or a
+ * policy or posts its writes, or memory in pages that are only in part memory.
  */
 struct gpamap_doorbell {
 	__u32 size;
@@ -603,8 +606,9 @@ enum gpamap_registers_flags {
  * @registers: Address of the array. No two overlap
  *
  * An access of the guest's that has the offset and length of a register, wherever the
- * region is seen, is answered inside of KVM and does not leave to the VMM. Every other
- * access to the region does. Each is one atomic operation on the page, in the byte order of
+ * region is seen, is answered inside of KVM and does not leave to the VMM, but for writes
+ * through a path that is read-only. Every other access is for what else is tied to the region,
+ * or leaves. Each is one atomic operation on the page, in the byte order of
  * the host. A write to a register can ring a doorbell too, after it was stored: that is how
  * the VMM hears of it.
  *
@@ -653,7 +657,8 @@ enum gpamap_handler_flags {
  * An access of the guest's that no register and no doorbell of the region answers is
  * answered by the handler, in the kernel. The writes of one region are posted or are for a
  * handler, never both. What the handler does not take, or refuses,
- * leaves to the VMM. The region holds a reference on the handler's module until the handler
+ * leaves to the VMM, as do writes through a path that is read-only. The region holds a
+ * reference on the handler's module until the handler
  * is removed or the map closed.
  *
  * Errors: ENOENT no such region, no handler of that name, or the region has none (REMOVE).
@@ -730,9 +735,12 @@ struct gpamap_policy {
  * array of these, one for each id of a vCPU (what KVM_CREATE_VCPU was given). Before
  * KVM_RUN returns with KVM_EXIT_MMIO or KVM_EXIT_IO for an access to a region that has
  * anything tied to it (a policy, a doorbell, registers, a handler, a ring), the record of the
- * vCPU is written. The VMM compares @addr with that of the exit and sets @region to 0 when it has
- * read the record: KVM tells of some accesses in several exits, and of places where nothing
- * is tied to what is seen without asking. For those GPAMAP_LOOKUP has the answer.
+ * vCPU is written. The VMM compares @space and @addr with those of the exit, and sets @region to
+ * 0 before each KVM_RUN: KVM tells of some accesses in several exits, and of places where
+ * nothing is tied to what is seen without asking. For those GPAMAP_LOOKUP has the answer. A
+ * record without an exit is left by an access that the guest could not complete (a page fault
+ * in its second half); within one KVM_RUN it can be taken for that of a later access to the
+ * same place, should nothing be tied there any more.
  *
  * The mapping keeps the map open. mmap() says EINVAL for more pages or a private mapping.
  */
@@ -869,8 +877,10 @@ enum gpamap_post_flags {
  * A write that finds the ring full leaves to the VMM, like any other access to the region
  * that is not answered in the kernel; nothing is lost, to ports neither. Before it handles
  * such an exit, the VMM takes all pending entries of the group: they came before. For
- * the same reason an access to a register of the region leaves while entries are pending.
- * A doorbell of the region is rung regardless, and who hears it looks at the ring first.
+ * the same reason an access to a register of the region leaves while entries are pending, and
+ * in the io space always; if the register has a doorbell it is not rung, and both are the
+ * VMM's to do. A doorbell where no register is rings regardless, and who hears it looks at the
+ * ring first.
  *
  * Not posted, but left to the VMM, are writes through a path that is read-only, and writes
  * to ports of a guest with encrypted state: of its string writes KVM drops what follows the
