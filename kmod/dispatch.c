@@ -391,8 +391,7 @@ void gpamap_io_untie(struct gpamap *map, struct gpamap_region *region)
 		return;
 	io_remove(map, region, io);
 	/* If that fails KVM goes on asking, and hears no. */
-	if (gpamap_map_update_bus(map))
-		map->bus_stale = true;
+	gpamap_map_trim_bus(map);
 }
 
 /* Frees all that is tied to a region, at the end of the map. Nobody reads any more. */

@@ -243,13 +243,6 @@ static bool too_many_bells(struct gpamap *map, struct gpamap_io *io,
 	return nr >= GPAMAP_MAX_SAME_DOORBELLS;
 }
 
-/* The first for any length has come, or the last gone. It only matters for speed. */
-static void update_fast_bus(struct gpamap *map)
-{
-	if (gpamap_map_update_bus(map))
-		map->bus_stale = true;
-}
-
 /* A region's first one makes its table. */
 static int bell_add(struct gpamap *map, struct gpamap_io *io, struct bell *bell)
 {
@@ -300,9 +293,10 @@ static int doorbell_remove(struct gpamap *map, struct gpamap_region *region,
 	kfree(bell);
 	if (!bells->nr)
 		bells_free(bells, false);
-	if (last_any)
-		update_fast_bus(map);
 	gpamap_io_untie(map, region);
+	/* The fast bus, unless that was done with the others. */
+	if (last_any && gpamap_region_io(map, region))
+		gpamap_map_trim_bus(map);
 	return 0;
 }
 
@@ -333,7 +327,7 @@ static int doorbell_add(struct gpamap *map, struct gpamap_region *region,
 	rc = bell_add(map, io, bell);
 	if (!rc) {
 		if (!bell->len && io_bells(map, io)->nr_any == 1)
-			update_fast_bus(map);
+			gpamap_map_trim_bus(map);	/* the fast one */
 		return 0;
 	}
 	gpamap_io_untie(map, region);
@@ -380,12 +374,9 @@ int gpamap_doorbell(struct gpamap *map, void *arg)
 	} else if (cmd->value) {
 		return -EINVAL;
 	}
-	rc = gpamap_map_check_usable(map);
+	rc = gpamap_map_find_region(map, cmd->region, &region);
 	if (rc)
 		return rc;
-	region = gpamap_tree_region(&map->tree, cmd->region);
-	if (!region)
-		return -ENOENT;
 	/* What was right may be beyond the end meanwhile, and is removed all the same. */
 	rc = cmd->flags & GPAMAP_DOORBELL_REMOVE ? 0 : doorbell_check(cmd, region);
 	if (rc)

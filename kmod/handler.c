@@ -312,12 +312,9 @@ int gpamap_handler(struct gpamap *map, void *arg)
 		return -EINVAL;
 	if (cmd->flags & GPAMAP_HANDLER_REMOVE ? cmd->arg || len : !len)
 		return -EINVAL;
-	rc = gpamap_map_check_usable(map);
+	rc = gpamap_map_find_region(map, cmd->region, &region);
 	if (rc)
 		return rc;
-	region = gpamap_tree_region(&map->tree, cmd->region);
-	if (!region)
-		return -ENOENT;
 	if (cmd->flags & GPAMAP_HANDLER_REMOVE)
 		return handler_remove(map, region);
 	return handler_add(map, region, cmd);

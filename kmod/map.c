@@ -53,6 +53,17 @@ int gpamap_map_check_usable(const struct gpamap *map)
 	return map->vm ? gpamap_vm_check_owner(map->vm) : 0;
 }
 
+/* What a command is about that ties something to a region: -EIO as above, or -ENOENT. */
+int gpamap_map_find_region(struct gpamap *map, u32 id, struct gpamap_region **region)
+{
+	int rc = gpamap_map_check_usable(map);
+
+	if (rc)
+		return rc;
+	*region = gpamap_tree_region(&map->tree, id);
+	return *region ? 0 : -ENOENT;
+}
+
 /* The one space of a kind that the VM's slots or bus are to follow, or NULL. */
 static struct gpamap_space *find_space(struct gpamap *map, u32 kind, u32 as_id)
 {
@@ -203,6 +214,13 @@ int gpamap_map_update_bus(struct gpamap *map)
 		gpamap_bus_narrow(map, &change, true);
 	gpamap_bus_free(&change);
 	return rc;
+}
+
+/* The same where it is only to be better than it is: what fails is tried again later. */
+void gpamap_map_trim_bus(struct gpamap *map)
+{
+	if (gpamap_map_update_bus(map))
+		map->bus_stale = true;
 }
 
 /* Rule 49, checked where the module was loaded with verify=1. */

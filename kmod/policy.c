@@ -48,12 +48,9 @@ int gpamap_policy(struct gpamap *map, void *arg)
 
 	if (cmd->flags)
 		return -EOPNOTSUPP;
-	rc = gpamap_map_check_usable(map);
+	rc = gpamap_map_find_region(map, cmd->region, &region);
 	if (rc)
 		return rc;
-	region = gpamap_tree_region(&map->tree, cmd->region);
-	if (!region)
-		return -ENOENT;
 	rc = policy_check(cmd, region);
 	if (rc)
 		return rc;

@@ -145,7 +145,10 @@ int gpamap_detach(struct gpamap *map, void *arg);
 int gpamap_apply(struct gpamap *map, void *arg);
 
 int gpamap_map_check_usable(const struct gpamap *map);
+int __must_check gpamap_map_find_region(struct gpamap *map, u32 id,
+					struct gpamap_region **region);
 int __must_check gpamap_map_update_bus(struct gpamap *map);
+void gpamap_map_trim_bus(struct gpamap *map);
 
 /* dispatch.c */
 /* What is counted of the accesses to a region: see struct gpamap_counters. */

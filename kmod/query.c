@@ -245,7 +245,9 @@ static int make_records(struct gpamap *map, struct gpamap_query *cmd, u32 what,
 	if (!*records)
 		return -ENOMEM;
 	n = queries[what].fill(map, cmd, *records);
-	return n < 0 ? n : 0;
+	if (n < 0)
+		return n;
+	return 0;
 }
 
 int gpamap_query(struct gpamap *map, void *arg)

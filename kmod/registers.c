@@ -326,17 +326,9 @@ int gpamap_registers(struct gpamap *map, void *arg)
 	rc = mutex_lock_killable(&map->lock);
 	if (rc)
 		goto out_free;
-	rc = gpamap_map_check_usable(map);
-	if (rc)
-		goto out_unlock;
-	region = gpamap_tree_region(&map->tree, cmd->region);
-	if (!region)
-		rc = -ENOENT;
-	else if (new)
-		rc = registers_set(map, region, new);
-	else
-		rc = registers_remove(map, region);
-out_unlock:
+	rc = gpamap_map_find_region(map, cmd->region, &region);
+	if (!rc)
+		rc = new ? registers_set(map, region, new) : registers_remove(map, region);
 	mutex_unlock(&map->lock);
 out_free:
 	if (rc && new)
@@ -353,7 +345,7 @@ int gpamap_registers_mmap(struct gpamap *map, struct vm_area_struct *vma)
 	struct page *page = NULL;
 	int rc;
 
-	if (vma->vm_pgoff > U32_MAX || vma_pages(vma) != 1)
+	if (vma_pages(vma) != 1)
 		return -EINVAL;
 	rcu_read_lock();
 	region = xa_load(&map->tree.regions, vma->vm_pgoff);

@@ -11,7 +11,7 @@
  * Nobody waits. A write that finds the ring full leaves to the VMM, which takes the entries
  * out before it does what the write asks for: so all is done in the order in which it was
  * written, and nothing is lost. This is right for strings that are written to ports, too,
- * as each element is an exit of its own (see may_decline() in kvm_bus.c for those that are
+ * as each element is an exit of its own (see may_leave() in kvm_bus.c for those that are
  * not). To wait for room inside of the access would keep KVM's SRCU, and with it every
  * change of memslots and buses, waiting for the VMM; and the one who is to make room may be
  * the one who changes them.
@@ -291,12 +291,9 @@ int gpamap_post(struct gpamap *map, void *arg)
 		return -EOPNOTSUPP;
 	if (cmd->flags & GPAMAP_POST_REMOVE && cmd->ring)
 		return -EINVAL;
-	rc = gpamap_map_check_usable(map);
+	rc = gpamap_map_find_region(map, cmd->region, &region);
 	if (rc)
 		return rc;
-	region = gpamap_tree_region(&map->tree, cmd->region);
-	if (!region)
-		return -ENOENT;
 	if (cmd->flags & GPAMAP_POST_REMOVE)
 		return post_remove(map, region);
 	return post_add(map, region, cmd->ring);

@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include "answers.h"
 #include "gpamap_util.h"
 #include "guest_io.h"
 #include "leaks.h"
@@ -82,27 +83,6 @@ FIXTURE_TEARDOWN(exits)
 #define apply(...) test_cmd_apply(self->fd, __VA_ARGS__)
 #define set_policy(_region, _policy)						\
 	ASSERT_EQ(0, gpamap_policy_set(self->map, _region, _policy))
-
-#define EXPECT_LEAVES(_access)							\
-	do {									\
-		struct guest_access __a = _access;				\
-		EXPECT_EQ((int)GUEST_MMIO, (int)__a.how)			\
-			TH_LOG("exit %d", __a.reason);				\
-	} while (0)
-#define EXPECT_DONE(_access)							\
-	do {									\
-		struct guest_access __a = _access;				\
-		EXPECT_EQ((int)GUEST_RAM, (int)__a.how)				\
-			TH_LOG("exit %d at 0x%llx", __a.reason,			\
-			       (unsigned long long)__a.mmio_gpa);		\
-	} while (0)
-#define EXPECT_READ(_gpa, _len, _value)						\
-	do {									\
-		struct guest_access __a = guest_read(&self->guest, _gpa, _len);	\
-		EXPECT_EQ((int)GUEST_RAM, (int)__a.how)				\
-			TH_LOG("exit %d", __a.reason);				\
-		EXPECT_EQ((u64)(_value), __a.value);				\
-	} while (0)
 
 /* The record of the vCPU says that, and is used up by asking. */
 #define EXPECT_RECORD(_space, _addr, _region, _offset)				\

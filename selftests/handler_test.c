@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
+#include "answers.h"
 #include "gpamap_util.h"
 #include "guest_io.h"
 #include "leaks.h"
@@ -119,30 +120,6 @@ static int remove_rc(int fd, u32 region)
 
 #define set_handler(_region, _name, _arg)					\
 	ASSERT_EQ(0, set_rc(self->fd, _region, _name, _arg))
-
-#define EXPECT_DONE(_access)							\
-	do {									\
-		struct guest_access __a = _access;				\
-		EXPECT_EQ((int)GUEST_RAM, (int)__a.how)				\
-			TH_LOG("exit %d at 0x%llx", __a.reason,			\
-			       (unsigned long long)__a.mmio_gpa);		\
-	} while (0)
-#define EXPECT_LEAVES(_access)							\
-	do {									\
-		struct guest_access __a = _access;				\
-		EXPECT_EQ((int)GUEST_MMIO, (int)__a.how)			\
-			TH_LOG("exit %d", __a.reason);				\
-	} while (0)
-#define EXPECT_READ(_gpa, _len, _value)						\
-	do {									\
-		struct guest_access __a = guest_read(&self->guest, _gpa, _len);	\
-		EXPECT_EQ((int)GUEST_RAM, (int)__a.how)				\
-			TH_LOG("%u bytes at 0x%llx, exit %d", (u32)(_len),	\
-			       (unsigned long long)(_gpa), __a.reason);		\
-		EXPECT_EQ((u64)(_value), __a.value)				\
-			TH_LOG("%u bytes at 0x%llx", (u32)(_len),		\
-			       (unsigned long long)(_gpa));			\
-	} while (0)
 
 #define V 0x8877665544332211ULL
 

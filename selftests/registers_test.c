@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include "answers.h"
 #include "gpamap_util.h"
 #include "guest_io.h"
 
@@ -125,32 +126,8 @@ static u64 cut(u64 value, u32 len)
 	return len == 8 ? value : value & ((1ULL << (8 * len)) - 1);
 }
 
-/* The guest reads that, without leaving. */
-#define EXPECT_READ(_gpa, _len, _value)						\
-	do {									\
-		struct guest_access __a = guest_read(&self->guest, _gpa, _len);	\
-		EXPECT_EQ((int)GUEST_RAM, (int)__a.how)				\
-			TH_LOG("%u bytes at 0x%llx, exit %d", (u32)(_len),	\
-			       (unsigned long long)(_gpa), __a.reason);		\
-		EXPECT_EQ((u64)(_value), __a.value)				\
-			TH_LOG("%u bytes at 0x%llx", (u32)(_len),		\
-			       (unsigned long long)(_gpa));			\
-	} while (0)
-#define EXPECT_DONE(_access)							\
-	do {									\
-		struct guest_access __a = _access;				\
-		EXPECT_EQ((int)GUEST_RAM, (int)__a.how)				\
-			TH_LOG("exit %d at 0x%llx", __a.reason,			\
-			       (unsigned long long)__a.mmio_gpa);		\
-	} while (0)
 #define EXPECT_WRITE(_gpa, _len, _value)					\
 	EXPECT_DONE(guest_write(&self->guest, _gpa, _len, _value))
-#define EXPECT_LEAVES(_access)							\
-	do {									\
-		struct guest_access __a = _access;				\
-		EXPECT_EQ((int)GUEST_MMIO, (int)__a.how)			\
-			TH_LOG("exit %d", __a.reason);				\
-	} while (0)
 
 #define V 0x8877665544332211ULL
 #define W 0x00ff00ff00ff00ffULL

@@ -19,6 +19,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include "answers.h"
 #include "gpamap_util.h"
 #include "guest_io.h"
 #include "leaks.h"
@@ -205,19 +206,6 @@ static u64 count_of(int bell)
 	} while (0)
 #define EXPECT_NO_ENTRY(_ring) EXPECT_EQ(0u, pending(_ring))
 
-#define EXPECT_DONE(_access)							\
-	do {									\
-		struct guest_access __a = _access;				\
-		EXPECT_EQ((int)GUEST_RAM, (int)__a.how)				\
-			TH_LOG("exit %d at 0x%llx", __a.reason,			\
-			       (unsigned long long)__a.mmio_gpa);		\
-	} while (0)
-#define EXPECT_LEAVES(_access)							\
-	do {									\
-		struct guest_access __a = _access;				\
-		EXPECT_EQ((int)GUEST_MMIO, (int)__a.how)			\
-			TH_LOG("exit %d", __a.reason);				\
-	} while (0)
 #define guest_w(_gpa, _len, _value) guest_write(&self->guest, _gpa, _len, _value)
 #define EXPECT_POSTED(_gpa, _len, _value) EXPECT_DONE(guest_w(_gpa, _len, _value))
 /* A write of 8 bytes that the VMM gets. */
@@ -227,12 +215,6 @@ static u64 count_of(int bell)
 		EXPECT_EQ((int)GUEST_MMIO, (int)__w.how);			\
 		EXPECT_EQ((u64)(_gpa), __w.mmio_gpa);				\
 		EXPECT_EQ((u64)(_value), __w.mmio_value);			\
-	} while (0)
-#define EXPECT_READ(_gpa, _len, _value)						\
-	do {									\
-		struct guest_access __a = guest_read(&self->guest, _gpa, _len);	\
-		EXPECT_EQ((int)GUEST_RAM, (int)__a.how);			\
-		EXPECT_EQ((u64)(_value), __a.value);				\
 	} while (0)
 
 #define V 0x8877665544332211ULL

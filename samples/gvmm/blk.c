@@ -139,12 +139,7 @@ static void blk_notify(struct virtio_device *dev, unsigned int queue)
 		virtqueue_done(q, &blk->chain, written);
 		done++;
 	}
-	if (done && virtqueue_interrupts(q))
-		virtio_interrupt(dev, VIRTIO_MMIO_INT_VRING);
-	if (rc < 0)
-		virtio_broken(dev);
-	else if (rc > 0)
-		virtio_kick(dev, queue);
+	virtio_served(dev, queue, done, rc);
 }
 
 static const struct virtio_ops blk_ops = {

@@ -111,12 +111,7 @@ static void vcons_notify(struct virtio_device *dev, unsigned int queue)
 		virtqueue_done(q, &vcons->chain, written);
 		done++;
 	}
-	if (done && virtqueue_interrupts(q))
-		virtio_interrupt(dev, VIRTIO_MMIO_INT_VRING);
-	if (rc < 0)
-		virtio_broken(dev);
-	else if (rc > 0)
-		virtio_kick(dev, queue);
+	virtio_served(dev, queue, done, rc);
 	/* There is room, now or since the driver got ready. */
 	if (queue == QUEUE_INPUT)
 		console_wake(dev->vm);

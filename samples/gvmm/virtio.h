@@ -109,8 +109,7 @@ uint8_t *sg_take_last(struct sg *sg);
 /* virtio_mmio.c */
 void virtio_add(struct gvmm *vm, struct virtio_device *dev, const struct virtio_ops *ops,
 		uint64_t features);
-void virtio_interrupt(struct virtio_device *dev, uint32_t why);
-void virtio_broken(struct virtio_device *dev);
 void virtio_kick(struct virtio_device *dev, unsigned int queue);
+void virtio_served(struct virtio_device *dev, unsigned int queue, uint32_t done, int rc);
 
 #endif /* GVMM_VIRTIO_H */

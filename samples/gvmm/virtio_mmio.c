@@ -57,7 +57,7 @@ static void interrupts_set(struct virtio_device *dev, uint32_t interrupts)
 }
 
 /* Interrupts the driver; @why is one of VIRTIO_MMIO_INT_*. Any thread. */
-void virtio_interrupt(struct virtio_device *dev, uint32_t why)
+static void virtio_interrupt(struct virtio_device *dev, uint32_t why)
 {
 	pthread_mutex_lock(&dev->irq_lock);
 	interrupts_set(dev, dev->interrupts | why);
@@ -75,7 +75,7 @@ static void interrupts_clear(struct virtio_device *dev, uint32_t bits)
  * The driver has broken the rules: nothing is answered until it resets the device.
  * Under dev->lock.
  */
-void virtio_broken(struct virtio_device *dev)
+static void virtio_broken(struct virtio_device *dev)
 {
 	dev->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
 	atomic_store(&dev->running, false);
@@ -91,6 +91,20 @@ void virtio_kick(struct virtio_device *dev, unsigned int queue)
 	/* It fails only when the counter is full: then the thread is awake anyhow. */
 	n = write(dev->kick_fd[queue], &one, sizeof(one));
 	(void)n;
+}
+
+/*
+ * After a device has served a queue: @done requests, the last virtqueue_next() gave @rc, so
+ * there may be more.
+ */
+void virtio_served(struct virtio_device *dev, unsigned int queue, uint32_t done, int rc)
+{
+	if (done && virtqueue_interrupts(&dev->queues[queue]))
+		virtio_interrupt(dev, VIRTIO_MMIO_INT_VRING);
+	if (rc < 0)
+		virtio_broken(dev);
+	else if (rc > 0)
+		virtio_kick(dev, queue);
 }
 
 /* ---- registers that gvmm answers -------------------------------------- */
