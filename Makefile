@@ -87,6 +87,7 @@ help:
 	@echo 'make check-host       only the tests that need no kernel'
 	@echo 'make check-matrix     the module on several kernels of Debian'
 	@echo 'make check-debug      the module in a debug kernel, which is compiled first'
+	@echo 'make check-kcsan      the module in a kernel that looks for data races, likewise'
 	@echo 'make lint             static checks: warnings, sparse, checkpatch, coccicheck and more'
 	@echo 'make stress           change the map under running vCPUs, 10,000 times (half an hour)'
 	@echo 'make fuzz SECONDS=60  compare the core with a model, on inputs that a fuzzer makes'
@@ -337,10 +338,10 @@ check-matrix:
 	$(Q)$(MAKE) --no-print-directory $(TEST_BIN)
 	$(Q)selftests/check $(KERNELS)
 
-check-debug:
+check-debug check-kcsan: check-%:
 	$(Q)selftests/deps debug
-	$(Q)$(MAKE) --no-print-directory $(TEST_BIN)
-	$(Q)selftests/check debug
+	$(Q)$(MAKE) --no-print-directory $(TEST_BIN) $(B)/selftests/stress $(B)/selftests/fuzz_abi
+	$(Q)selftests/check $*
 
 lint:
 	$(Q)selftests/deps lint
@@ -418,7 +419,7 @@ clean:
 
 FORCE:
 .PHONY: all help no-module module userlib tools samples tests check check-host \
-	check-matrix check-debug lint stress fuzz fuzz-abi coverage bench-core bench-churn bench-dispatch demo \
+	check-matrix check-debug check-kcsan lint stress fuzz fuzz-abi coverage bench-core bench-churn bench-dispatch demo \
 	install install-user install-module clean FORCE
 .DELETE_ON_ERROR:
 

@@ -73,6 +73,8 @@ case_usage() {
 	run 123 --kernel 'no;such' -- true
 	run 123 --modprobe 'loop x=1' -- true
 	run 123 --klog "$tmp/none/log" -- true
+	told "none/log: cannot be written"
+	run 123 --gcov "$tmp/none/counts" -- true
 	run 0 --help
 }
 
@@ -338,6 +340,66 @@ case_debug() {
 	END
 }
 
+# A race between two threads of one module, and none where both say what they do.
+case_kcsan() {
+	local ko="$tmp/race/race.ko" dir="$cache/kernel/kcsan"
+
+	if [ ! -d "$dir" ]; then
+		skip="no such kernel in the cache"
+		return
+	fi
+	mkdir -p "$tmp/race"
+	echo 'obj-m := race.o' >"$tmp/race/Makefile"
+	cat >"$tmp/race/race.c" <<-'END'
+		#include <linux/kthread.h>
+		#include <linux/module.h>
+		static int plain;
+		module_param(plain, int, 0);
+		static int shared;
+		static void count(void)
+		{
+			int i;
+
+			for (i = 0; i < 20000; i++) {
+				if (plain)
+					shared++;
+				else
+					WRITE_ONCE(shared, READ_ONCE(shared) + 1);
+				cond_resched();
+			}
+		}
+		static int other(void *unused)
+		{
+			while (!kthread_should_stop())
+				count();
+			return 0;
+		}
+		static int __init race_init(void)
+		{
+			struct task_struct *task = kthread_run(other, NULL, "race");
+
+			if (IS_ERR(task))
+				return PTR_ERR(task);
+			count();
+			kthread_stop(task);
+			return 0;
+		}
+		static void __exit race_exit(void)
+		{
+		}
+		module_init(race_init);
+		module_exit(race_exit);
+		MODULE_LICENSE("GPL");
+	END
+	make -C "$dir/headers" M="$tmp/race" modules >"$tmp/err" 2>&1 || {
+		complain "the module does not build"
+		return
+	}
+	run 0 --kernel kcsan --module "$ko" -- true
+	run 120 --kernel kcsan --module "$ko" --module-args plain=1 -- true
+	told "BUG: KCSAN: data-race in .*race"
+}
+
 case_modprobe() {
 	run 0 --accel tcg --modprobe 'kvm-amd npt=0' -- \
 		cat /sys/module/kvm_amd/parameters/npt
@@ -363,7 +425,7 @@ case_shell() {
 # --------------------------------------------------------------------------
 
 cases="usage output live machine not_found splat known_splat panic death timeout
-own_status left_behind signal cache module debug modprobe icount shell"
+own_status left_behind signal cache module debug kcsan modprobe icount shell"
 [ $# -eq 0 ] || cases=$*
 # shellcheck disable=SC2086 # one word each
 set -- $cases
