@@ -15,6 +15,8 @@
  *  nobody	the same as another user, who cannot open the device
  *  many	a thousand maps at once
  *
+ * One vmm lives in a memory cgroup whose limit comes and goes, near to what it uses.
+ *
  * The parent kills one of them every now and then, wherever it is, starts another in its
  * place, and all along tries to remove the module, which must be refused.
  *
@@ -46,6 +48,7 @@
 #include <unistd.h>
 #include "gpamap_util.h"
 #include "guest.h"
+#include "memcg.h"
 #include "vcpu.h"
 #include "vm.h"
 
@@ -72,6 +75,7 @@ static struct shared {
 	u64 refused[NR_COMMANDS];
 	u64 efault, eio, ebusy;
 	u64 passed, forks, maps, unprivileged, argument_pages, vcpu_exits, many;
+	int64_t squeezed;
 } *shared;
 
 #define count(_what) __atomic_fetch_add(&shared->_what, 1, __ATOMIC_RELAXED)
@@ -871,6 +875,8 @@ enum { VMM, VMM2, STRANGER, ANOTHER, MANY_MAPS, NR_WORKERS };
 
 static pid_t workers[NR_WORKERS];
 static u32 number;
+/* That of VMM2, which may fail where another worker may not. */
+static struct memcg cgroup;
 
 static void start_worker(u32 i)
 {
@@ -889,8 +895,12 @@ static void start_worker(u32 i)
 	setpgid(0, 0);
 	self.number = number;
 	switch (i) {
-	case VMM:
 	case VMM2:
+		rc = memcg_enter(&cgroup);
+		if (rc)
+			break;
+		/* fall through */
+	case VMM:
 		rc = run_vmm();
 		break;
 	case STRANGER:
@@ -910,7 +920,7 @@ static void start_worker(u32 i)
 static bool worker_ended(u32 i, int status)
 {
 	workers[i] = 0;
-	if (!WIFEXITED(status))
+	if (!WIFEXITED(status) || (i == VMM2 && WEXITSTATUS(status) == 2))
 		return true;
 	printf("# worker %u ended with status %d\n", i, WEXITSTATUS(status));
 	return false;
@@ -982,13 +992,22 @@ static bool enough(void)
 	       __atomic_load_n(&shared->unprivileged, __ATOMIC_RELAXED);
 }
 
+/* A limit that lets VMM2 go on for a while, or none. */
+static void squeeze(struct rnd *r)
+{
+	int64_t used = memcg_used(&cgroup);
+
+	if (used >= 0)
+		memcg_limit(&cgroup, one_in(r, 3) ? U64_MAX : (u64)used + rnd_below(r, 1 << 20));
+}
+
 static bool fuzz(u64 ms)
 {
 	u64 end = now_ms() + ms, tries = 0, kills = 0;
 	/* On a slow machine it takes a while until all have begun. */
 	u64 latest = end + 60000 * env_number("PATIENCE", 1);
 	int anchor = map_open(), status;
-	bool good = anchor >= 0;
+	bool good = anchor >= 0 && !memcg_create(&cgroup, "fuzz_abi");
 	struct rnd r;
 	u32 i;
 
@@ -1015,9 +1034,13 @@ static bool fuzz(u64 ms)
 		}
 		if (one_in(&r, 50))
 			read_debugfs();
+		if (one_in(&r, 10))
+			squeeze(&r);
 	}
+	memcg_limit(&cgroup, U64_MAX);
 	for (i = 0; i < NR_WORKERS; i++)
 		good = end_worker(i) && good;
+	shared->squeezed = memcg_events(&cgroup, "oom_kill");
 	printf("# %llu tries to remove the module, %llu workers killed\n",
 	       (unsigned long long)tries, (unsigned long long)kills);
 	/* What is in the passage is held by nobody else. */
@@ -1039,16 +1062,16 @@ static bool reached(void)
 		       (unsigned long long)shared->refused[i]);
 		good = good && shared->refused[i] && (shared->ok[i] || i == UNKNOWN);
 	}
-	printf("# EFAULT %llu, EIO %llu, EBUSY %llu; maps %llu, a thousand %llu times, passed %llu, forks %llu, argument pages %llu, exits %llu, users %llu\n",
+	printf("# EFAULT %llu, EIO %llu, EBUSY %llu; maps %llu, a thousand %llu times, passed %llu, forks %llu, argument pages %llu, exits %llu, users %llu, out of memory %lld\n",
 	       (unsigned long long)shared->efault, (unsigned long long)shared->eio,
 	       (unsigned long long)shared->ebusy, (unsigned long long)shared->maps,
 	       (unsigned long long)shared->many, (unsigned long long)shared->passed,
 	       (unsigned long long)shared->forks,
 	       (unsigned long long)shared->argument_pages,
 	       (unsigned long long)shared->vcpu_exits,
-	       (unsigned long long)shared->unprivileged);
+	       (unsigned long long)shared->unprivileged, (long long)shared->squeezed);
 	return good && shared->efault && shared->many && shared->passed && shared->forks &&
-	       shared->argument_pages && shared->unprivileged;
+	       shared->argument_pages && shared->unprivileged && shared->squeezed > 0;
 }
 
 /* A map with a guest works as ever. */
