@@ -83,7 +83,7 @@ help:
 	@echo 'make tools            the gpamap command'
 	@echo 'make samples          gvmm, a small VMM, and a program for its guest'
 	@echo 'make tests            test programs'
-	@echo 'make check            install what is needed, run all tests (some minutes)'
+	@echo 'make check            install what is needed, run all tests (about 25 minutes)'
 	@echo 'make check-host       only the tests that need no kernel'
 	@echo 'make check-matrix     the module on several kernels of Debian'
 	@echo 'make check-debug      the module in a debug kernel, which is compiled first'
@@ -326,6 +326,7 @@ $(B)/selftests/host/bench_core: $(B)/selftests/host/bench_core.o $(CORE_OBJ)
 # Packages first, in a make of its own: what they bring is looked up anew.
 check:
 	$(Q)selftests/deps check
+	$(Q)selftests/deps lint
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)selftests/check
 
