@@ -667,8 +667,8 @@ static char *debugfs_read(const char *dir, const char *name)
 {
 	size_t len = 0, room = 1 << 16;
 	char path[512], *buf;
-	ssize_t n;
-	int fd;
+	ssize_t n = 0;
+	int fd, err;
 
 	snprintf(path, sizeof(path), "%s/%s", dir, name);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -677,9 +677,15 @@ static char *debugfs_read(const char *dir, const char *name)
 	buf = malloc(room);
 	while (buf && (n = read(fd, buf + len, room - len - 1)) > 0)
 		len += n;
+	err = errno;
 	if (buf)
 		buf[len] = 0;
 	close(fd);
+	if (n < 0) {
+		free(buf);
+		buf = NULL;
+		errno = err;
+	}
 	return buf;
 }
 
@@ -699,8 +705,11 @@ static void *worker_debugfs(void *arg)
 		w->error = "no directory";
 		return NULL;
 	}
-	for (w->rounds = 0; !__atomic_load_n(&w->stop, __ATOMIC_RELAXED); w->rounds++) {
+	while (!w->rounds || !__atomic_load_n(&w->stop, __ATOMIC_RELAXED)) {
 		text = debugfs_read(dir, debugfs_names[w->rounds % 3]);
+		/* It waits for a second at most for a map that others keep locked. */
+		if (!text && errno == EBUSY)
+			continue;
 		if (!text) {
 			w->error = "file";
 			return NULL;
@@ -713,6 +722,7 @@ static void *worker_debugfs(void *arg)
 			return NULL;
 		}
 		free(text);
+		w->rounds++;
 	}
 	return NULL;
 }
