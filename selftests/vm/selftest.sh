@@ -365,7 +365,7 @@ case_kcsan() {
 					shared++;
 				else
 					WRITE_ONCE(shared, READ_ONCE(shared) + 1);
-				cond_resched();
+				cpu_relax();
 			}
 		}
 		static int other(void *unused)
