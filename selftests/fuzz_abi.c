@@ -895,13 +895,11 @@ static void start_worker(u32 i)
 	setpgid(0, 0);
 	self.number = number;
 	switch (i) {
-	case VMM2:
-		rc = memcg_enter(&cgroup);
-		if (rc)
-			break;
-		/* fall through */
 	case VMM:
 		rc = run_vmm();
+		break;
+	case VMM2:
+		rc = memcg_enter(&cgroup) ?: run_vmm();
 		break;
 	case STRANGER:
 		rc = run_stranger(false);
