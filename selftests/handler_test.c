@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include "answers.h"
+#include "debugfs.h"
 #include "gpamap_util.h"
 #include "guest_io.h"
 #include "leaks.h"
@@ -31,6 +32,7 @@
 #define MEM 6
 #define DEV2 7			/* io, 256 bytes, behind DEV */
 #define HOLE 8			/* reserved, a page, at R */
+#define ROMD 9
 #define SPACE 1
 #define IO_SPACE 2
 
@@ -642,6 +644,81 @@ TEST_F(handler, fast_mmio)
 	gpamap_close(map);
 	close(any);
 	close(four);
+}
+
+/* -- debugfs --------------------------------------------------------------- */
+
+#define EXPECT_LINE(_name, _want)						\
+	do {									\
+		char *__text = debugfs_read(dir, _name);			\
+		ASSERT_NE(NULL, __text);					\
+		EXPECT_NE(NULL, strstr(__text, _want "\n"))			\
+			TH_LOG("%s", __text);					\
+		free(__text);							\
+	} while (0)
+
+#define EXPECT_FILE(_name, _want)						\
+	do {									\
+		char *__text = debugfs_read(dir, _name);			\
+		ASSERT_NE(NULL, __text);					\
+		EXPECT_STREQ(_want, __text);					\
+		free(__text);							\
+	} while (0)
+
+static void ignore_posted(void *arg, const struct gpamap_ring_entry *entry)
+{
+	(void)arg;
+	(void)entry;
+}
+
+/* What all that can be tied to regions looks like from the host. */
+TEST_F(handler, debugfs)
+{
+	const struct gpamap_register reg = { 8, 4, GPAMAP_REGISTER_READWRITE, 7 };
+	int bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	struct gpamap_stats stats;
+	struct gpamap_ring_reader *ring;
+	char dir[300], text[512];
+	struct gpamap *map;
+
+	ASSERT_EQ(1, debugfs_find(0, dir, sizeof(dir)));
+	EXPECT_FILE("io", "");
+	EXPECT_FILE("bus", "");
+	ASSERT_EQ(0, gpamap_from_fd(dup(self->fd), &map));
+	ASSERT_EQ(0, gpamap_doorbell_add(map, DEV, 0, 4, bell));
+	ASSERT_EQ(0, gpamap_registers_set(map, DEV, &reg, 1));
+	set_handler(PDEV, "acpi-pm-timer", 1);
+	ASSERT_EQ(0, gpamap_ring_open(map, 1, 16, 1, bell, ignore_posted, NULL, &ring));
+	ASSERT_EQ(0, gpamap_post_add(map, DEV2, 1));
+	ASSERT_EQ(0, gpamap_policy_set(map, HOLE, GPAMAP_POLICY_ZEROES));
+	EXPECT_DONE(guest_write(&self->guest, A + 256, 4, 1));
+	EXPECT_DONE(guest_write(&self->guest, A, 4, 1));
+	EXPECT_DONE(guest_read(&self->guest, A + 8, 4));
+	EXPECT_LEAVES(guest_read(&self->guest, A + 16, 4));
+	EXPECT_DONE(guest_in(&self->guest, PORT, 4));
+	EXPECT_FILE("io", "2 \"\" reads 2 writes 1 exits 1 doorbells 1 posted 0: registers doorbells\n"
+		    "5 \"\" reads 1 writes 0 exits 0 doorbells 0 posted 0: acpi-pm-timer\n"
+		    "7 \"\" reads 0 writes 1 exits 0 doorbells 0 posted 1: ring\n"
+		    "8 \"\" reads 0 writes 0 exits 0 doorbells 0 posted 0: zeroes\n");
+	EXPECT_FILE("bus", "memory 0000000010000000-00000000100001ff\n"
+		    "memory 0000000030000000-0000000030000fff\n"
+		    "ports 0000000000000608-000000000000060b\n");
+	stats = query_stats(self->fd);
+	snprintf(text, sizeof(text),
+		 "commits %llu\ncreates %llu\ndeletes %llu\nmoves %llu\ndeleted_bytes %llu\n"
+		 "largest_delete %llu\nholds %llu\nhold_failures %llu\nhold_ns %llu\n"
+		 "longest_hold_ns %llu\nrollbacks %llu\n",
+		 stats.commits, stats.creates, stats.deletes, stats.moves, stats.deleted_bytes,
+		 stats.largest_delete, stats.holds, stats.hold_failures, stats.hold_ns,
+		 stats.longest_hold_ns, stats.rollbacks);
+	EXPECT_FILE("stats", text);
+	EXPECT_LINE("flat", "  0000000030000000-0000000030000fff (prio 0, reserved): ");
+	apply(op_name(op_romd(ROMD, PAGE - 1, self->mem), "flash"), op_add(ROMD, ROOT, B, 0));
+	EXPECT_LINE("flat", "  0000000050000000-0000000050000fff (prio 0, i/o): flash");
+	apply(op_romd_mode(ROMD, true));
+	EXPECT_LINE("flat", "  0000000050000000-0000000050000fff (prio 0, romd): flash");
+	gpamap_close(map);
+	close(bell);
 }
 
 /* -- the sample ------------------------------------------------------------ */

@@ -10,7 +10,6 @@
  * whoever runs this reads.
  */
 #include "harness.h"
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <pthread.h>
@@ -18,12 +17,12 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include "debugfs.h"
 #include "gpamap_util.h"
 #include "guest.h"
 #include "leaks.h"
 
 #define PAGE TEST_PAGE
-#define DEBUGFS "/sys/kernel/debug/gpamap"
 #define ROOT 1
 #define MEM 2
 #define IO 3
@@ -640,53 +639,6 @@ static void *worker_queries(void *arg)
 		free(slots);
 	}
 	return NULL;
-}
-
-static int debugfs_find(int nth, char *path, size_t len)
-{
-	char mine[32];
-	struct dirent *entry;
-	DIR *dir = opendir(DEBUGFS);
-	int n = 0;
-
-	if (!dir)
-		return -errno;
-	snprintf(mine, sizeof(mine), "%d-", getpid());
-	while ((entry = readdir(dir))) {
-		if (strncmp(entry->d_name, mine, strlen(mine)))
-			continue;
-		if (n++ == nth && path)
-			snprintf(path, len, DEBUGFS "/%s", entry->d_name);
-	}
-	closedir(dir);
-	return n;
-}
-
-/* A file of a directory, whole, to be freed; NULL with errno. */
-static char *debugfs_read(const char *dir, const char *name)
-{
-	size_t len = 0, room = 1 << 16;
-	char path[512], *buf;
-	ssize_t n = 0;
-	int fd, err;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return NULL;
-	buf = malloc(room);
-	while (buf && (n = read(fd, buf + len, room - len - 1)) > 0)
-		len += n;
-	err = errno;
-	if (buf)
-		buf[len] = 0;
-	close(fd);
-	if (n < 0) {
-		free(buf);
-		buf = NULL;
-		errno = err;
-	}
-	return buf;
 }
 
 static const char * const debugfs_names[] = { "tree", "flat", "slots" };
