@@ -113,8 +113,9 @@ module: $(MODULES:%=$(B)/%)
 ifneq ($(KREL),)
 KBUILD := $(B)/kernel/$(KREL)
 
-# Copied, so that one source can be built for several kernels side by side.
-$(KBUILD)/gpamap.ko: $(MODULE_SRC)
+# Copied, so that one source can be built for several kernels side by side. A kernel may be
+# compiled anew with another configuration.
+$(KBUILD)/gpamap.ko: $(MODULE_SRC) $(wildcard $(KDIR)/include/generated/autoconf.h)
 	$(Q)mkdir -p $(KBUILD)
 	$(Q)cp --preserve=timestamps $(MODULE_DIRS:%=%/*.c) kmod/*.h $(KBUILD)/
 	$(Q)cat $(MODULE_DIRS:%=%/Kbuild) > $(KBUILD)/Kbuild

@@ -983,11 +983,15 @@ static void read_debugfs(void)
 		closedir(dir);
 }
 
-/* What is slow to come: a thousand maps at once, and one who has no right to the device. */
+/*
+ * What is slow to come: a thousand maps at once, one who has no right to the device, and one
+ * who is out of memory.
+ */
 static bool enough(void)
 {
 	return __atomic_load_n(&shared->many, __ATOMIC_RELAXED) &&
-	       __atomic_load_n(&shared->unprivileged, __ATOMIC_RELAXED);
+	       __atomic_load_n(&shared->unprivileged, __ATOMIC_RELAXED) &&
+	       memcg_events(&cgroup, "oom_kill") > 0;
 }
 
 /* A limit that lets VMM2 go on for a while, or none. */
@@ -1039,6 +1043,7 @@ static bool fuzz(u64 ms)
 	for (i = 0; i < NR_WORKERS; i++)
 		good = end_worker(i) && good;
 	shared->squeezed = memcg_events(&cgroup, "oom_kill");
+	memcg_destroy(&cgroup);
 	printf("# %llu tries to remove the module, %llu workers killed\n",
 	       (unsigned long long)tries, (unsigned long long)kills);
 	/* What is in the passage is held by nobody else. */

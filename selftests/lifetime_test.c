@@ -657,7 +657,7 @@ static void *worker_debugfs(void *arg)
 		w->error = "no directory";
 		return NULL;
 	}
-	while (!w->rounds || !__atomic_load_n(&w->stop, __ATOMIC_RELAXED)) {
+	while (w->rounds < 3 || !__atomic_load_n(&w->stop, __ATOMIC_RELAXED)) {
 		text = debugfs_read(dir, debugfs_names[w->rounds % 3]);
 		/* It waits for a second at most for a map that others keep locked. */
 		if (!text && errno == EBUSY)

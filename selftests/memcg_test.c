@@ -27,6 +27,8 @@
 #define MIB (1ULL << 20)
 /* What the kernel counts late: pages that its CPUs hold in stock. */
 #define BLUR (2 * MIB)
+/* Milliseconds until what a process had is gone. */
+#define SOON (20000 * env_number("PATIENCE", 1))
 
 FIXTURE(memcg) {
 	struct memcg cg;
@@ -40,7 +42,7 @@ FIXTURE(memcg) {
 
 static void remove_later(struct __test_metadata *_metadata, const struct memcg *cg)
 {
-	u64 end = now_ms() + 20000;
+	u64 end = now_ms() + SOON;
 	int rc;
 
 	/* The kernel has processes in it until they are reaped, and a little longer. */
@@ -53,6 +55,7 @@ FIXTURE_SETUP(memcg)
 {
 	EXPECT_NOTHING_LEFT();
 	self->pid = 0;
+	self->socks[0] = -1;
 	self->mem = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->mem);
 	*(u64 *)self->mem = 0xa000;
@@ -62,7 +65,6 @@ FIXTURE_SETUP(memcg)
 	test_cmd_apply(self->fd, op_container(ROOT, U64_MAX), op_ram(MEM, PAGE - 1, self->mem),
 		       op_add(MEM, ROOT, A, 0), op_space(SPACE, GPAMAP_SPACE_MEMORY, ROOT));
 	test_cmd_attach(self->fd, self->guest.vm, 0, 64);
-	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, self->socks));
 	ASSERT_EQ(0, memcg_create(&self->cg, "memcg_test"));
 	self->refs = module_refcnt();
 	self->vms = kvm_vms();
@@ -73,6 +75,13 @@ FIXTURE_TEARDOWN(memcg)
 	u64 at = 2 * A;
 	struct gpamap_op op = op_at(MEM, at);
 
+	/* Only when a test has failed. */
+	if (self->pid > 0) {
+		kill(self->pid, SIGKILL);
+		waitpid(self->pid, NULL, 0);
+	}
+	if (self->socks[0] >= 0)
+		close(self->socks[0]);
 	/* Who is outside was never touched. */
 	EXPECT_GUEST_RAM(&self->guest, A, 0xa000);
 	EXPECT_EQ(0, _test_cmd_apply(self->fd, &op, 1, NULL, NULL));
@@ -80,10 +89,33 @@ FIXTURE_TEARDOWN(memcg)
 	close(self->fd);
 	guest_destroy(&self->guest);
 	munmap(self->mem, PAGE);
-	close(self->socks[0]);
-	close(self->socks[1]);
 	EXPECT_NOTHING_LEFT();
 	remove_later(_metadata, &self->cg);
+}
+
+/* Forks @_child, which has the other end of the socket. */
+#define START(_child)								\
+	do {									\
+		ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, self->socks));	\
+		self->pid = fork();						\
+		ASSERT_LE(0, self->pid);					\
+		if (!self->pid) {						\
+			close(self->socks[0]);					\
+			_child;							\
+		}								\
+		close(self->socks[1]);						\
+	} while (0)
+
+/* Its status. */
+static int reap(FIXTURE_DATA(memcg) *self)
+{
+	int status = -1;
+
+	waitpid(self->pid, &status, 0);
+	self->pid = 0;
+	close(self->socks[0]);
+	self->socks[0] = -1;
+	return status;
 }
 
 /* -- charged --------------------------------------------------------------- */
@@ -149,10 +181,7 @@ static int make_rings(int fd)
 		int64_t __used[2];						\
 		u64 __end;							\
 		char __c;							\
-		self->pid = fork();						\
-		ASSERT_LE(0, self->pid);					\
-		if (!self->pid)							\
-			in_cgroup(&self->cg, self->socks[1], _step);		\
+		START(in_cgroup(&self->cg, self->socks[1], _step));		\
 		ASSERT_EQ(1, read(self->socks[0], &__c, 1));			\
 		__used[0] = memcg_used(&self->cg);				\
 		ASSERT_EQ(1, write(self->socks[0], "", 1));			\
@@ -164,13 +193,13 @@ static int make_rings(int fd)
 		ASSERT_EQ(1, write(self->socks[0], "", 1));			\
 		ASSERT_EQ(1, read(self->socks[0], &__c, 1));			\
 		/* A part is freed when a grace period is over. */		\
-		__end = now_ms() + 20000;					\
+		__end = now_ms() + SOON;					\
 		while (memcg_used(&self->cg) > __used[0] + (int64_t)BLUR &&	\
 		       now_ms() < __end)					\
 			usleep(10000);						\
 		EXPECT_GE(__used[0] + (int64_t)BLUR, memcg_used(&self->cg));	\
 		ASSERT_EQ(1, write(self->socks[0], "", 1));			\
-		ASSERT_CHILD_OK(self->pid);					\
+		EXPECT_EQ(0, reap(self));					\
 	} while (0)
 
 /* More than 250 bytes each. */
@@ -202,7 +231,7 @@ static void grow_forever(struct memcg *cg, char *mem, bool attach, int sock)
 	};
 	struct guest guest;
 	u32 i, id;
-	int fd;
+	int fd, rc;
 	char c;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -221,14 +250,17 @@ static void grow_forever(struct memcg *cg, char *mem, bool attach, int sock)
 			ops[i + 1] = op_add(id + i / 2, ROOT, 2 * A + 16ULL * (id + i / 2), 0);
 		}
 		/* What is refused for want of memory is tried again. */
-		while (_test_cmd_apply(fd, ops, BATCH, NULL, NULL))
-			;
+		do
+			rc = _test_cmd_apply(fd, ops, BATCH, NULL, NULL);
+		while (rc == -ENOMEM);
+		if (rc)
+			_exit(44);
 	}
 }
 
 TEST_F_TIMEOUT(memcg, killed_at_the_limit, 240)
 {
-	u64 seed = test_seed(), rounds = env_number("ITER", 8), i, end;
+	u64 seed = test_seed(), rounds = env_number("ITER", 8), i, latest;
 	int64_t kills = 0;
 	struct rnd rnd;
 	int status;
@@ -237,15 +269,12 @@ TEST_F_TIMEOUT(memcg, killed_at_the_limit, 240)
 	TH_LOG("SEED=%llu ITER=%llu", (unsigned long long)seed, (unsigned long long)rounds);
 	rnd_seed(&rnd, seed);
 	for (i = 0; i < rounds && _metadata->passed; i++) {
-		self->pid = fork();
-		ASSERT_LE(0, self->pid);
-		if (!self->pid)
-			grow_forever(&self->cg, self->mem, i & 1, self->socks[1]);
+		START(grow_forever(&self->cg, self->mem, i & 1, self->socks[1]));
 		ASSERT_EQ(1, read(self->socks[0], &c, 1));
 		ASSERT_EQ(0, memcg_limit(&self->cg, memcg_used(&self->cg) + BLUR +
 						    rnd_below(&rnd, 4 * MIB)));
 		ASSERT_EQ(1, write(self->socks[0], "", 1));
-		ASSERT_EQ(self->pid, waitpid(self->pid, &status, 0));
+		status = reap(self);
 		EXPECT_TRUE(WIFSIGNALED(status))
 			TH_LOG("the child ended with %d", WEXITSTATUS(status));
 		EXPECT_EQ(SIGKILL, WTERMSIG(status));
@@ -254,8 +283,8 @@ TEST_F_TIMEOUT(memcg, killed_at_the_limit, 240)
 		EXPECT_EQ(self->refs, module_refcnt());
 		EXPECT_EQ(self->vms, kvm_vms());
 		/* Nothing is charged any more but what the kernel keeps for the next. */
-		end = now_ms() + 20000;
-		while (memcg_used(&self->cg) > (int64_t)BLUR && now_ms() < end)
+		latest = now_ms() + SOON;
+		while (memcg_used(&self->cg) > (int64_t)BLUR && now_ms() < latest)
 			usleep(10000);
 		EXPECT_GE((int64_t)BLUR, memcg_used(&self->cg));
 		EXPECT_EQ(0, memcg_limit(&self->cg, U64_MAX));

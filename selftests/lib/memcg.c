@@ -58,7 +58,7 @@ int memcg_create(struct memcg *cg, const char *name)
 	if (rc)
 		return rc;
 	snprintf(cg->dir, sizeof(cg->dir), CGROUPS "/%s", name);
-	return mkdir(cg->dir, 0755) ? -errno : 0;
+	return mkdir(cg->dir, 0755) && errno != EEXIST ? -errno : 0;
 }
 
 int memcg_destroy(const struct memcg *cg)

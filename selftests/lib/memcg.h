@@ -11,7 +11,7 @@ struct memcg {
 	char dir[64];
 };
 
-/* Mounts the file system of cgroups if need be. 0 or -errno. */
+/* Mounts the file system of cgroups if need be; takes one that is there. 0 or -errno. */
 int memcg_create(struct memcg *cg, const char *name);
 /* -EBUSY while there are processes in it. */
 int memcg_destroy(const struct memcg *cg);

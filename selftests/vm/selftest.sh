@@ -75,6 +75,7 @@ case_usage() {
 	run 123 --klog "$tmp/none/log" -- true
 	told "none/log: cannot be written"
 	run 123 --gcov "$tmp/none/counts" -- true
+	told "none/counts: cannot be written"
 	run 0 --help
 }
 
