@@ -885,7 +885,8 @@ static void start_worker(u32 i)
 
 	number++;
 	fflush(stdout);
-	pid = fork();
+	while ((pid = fork()) < 0)
+		usleep(100000);
 	if (pid) {
 		setpgid(pid, 0);
 		workers[i] = pid;
@@ -1003,6 +1004,40 @@ static void squeeze(struct rnd *r)
 		memcg_limit(&cgroup, one_in(r, 3) ? U64_MAX : (u64)used + rnd_below(r, 1 << 20));
 }
 
+/* What the parent does, and since when; of its process alone. */
+static struct {
+	const char *what;
+	u64 since;
+} doing;
+
+static void now_doing(const char *what)
+{
+	__atomic_store_n(&doing.what, what, __ATOMIC_RELAXED);
+	__atomic_store_n(&doing.since, now_ms(), __ATOMIC_RELAXED);
+}
+
+/* Has the kernel tell what everybody is at when the parent is stuck: all that a hang leaves. */
+static void *watch(void *unused)
+{
+	const u64 patience = 120000 * env_number("PATIENCE", 1);
+	int fd;
+
+	(void)unused;
+	for (;;) {
+		sleep(1);
+		if (now_ms() - __atomic_load_n(&doing.since, __ATOMIC_RELAXED) < patience)
+			continue;
+		printf("# the parent is stuck: %s\n",
+		       __atomic_load_n(&doing.what, __ATOMIC_RELAXED));
+		fd = open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC);
+		if (fd < 0 || write(fd, "t", 1) != 1)
+			printf("# no stacks in the log: %s\n", strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		return NULL;
+	}
+}
+
 static bool fuzz(u64 ms)
 {
 	u64 end = now_ms() + ms, tries = 0, kills = 0;
@@ -1010,16 +1045,21 @@ static bool fuzz(u64 ms)
 	u64 latest = end + 60000 * env_number("PATIENCE", 1);
 	int anchor = map_open(), status;
 	bool good = anchor >= 0 && !memcg_create(&cgroup, "fuzz_abi");
+	pthread_t watcher;
 	struct rnd r;
 	u32 i;
 
+	now_doing("begin");
+	pthread_create(&watcher, NULL, watch, NULL);
 	rnd_seed(&r, seed);
 	for (i = 0; i < NR_WORKERS; i++)
 		start_worker(i);
 	while (good && (now_ms() < end || (!enough() && now_ms() < latest))) {
 		usleep(5000 + rnd_below(&r, 10000));
+		now_doing("remove the module");
 		good = module_stays();
 		tries++;
+		now_doing("look for workers that have ended");
 		for (i = 0; i < NR_WORKERS; i++) {
 			if (waitpid(workers[i], &status, WNOHANG) != workers[i])
 				continue;
@@ -1030,15 +1070,19 @@ static bool fuzz(u64 ms)
 			i = rnd_below(&r, NR_WORKERS);
 			if (i == MANY_MAPS && !enough())
 				continue;
+			now_doing("kill a worker");
 			good = end_worker(i) && good;
 			kills++;
 			start_worker(i);
 		}
+		now_doing("read debugfs");
 		if (one_in(&r, 50))
 			read_debugfs();
+		now_doing("limit memory");
 		if (one_in(&r, 10))
 			squeeze(&r);
 	}
+	now_doing("end all workers");
 	memcg_limit(&cgroup, U64_MAX);
 	for (i = 0; i < NR_WORKERS; i++)
 		good = end_worker(i) && good;
@@ -1050,6 +1094,8 @@ static bool fuzz(u64 ms)
 	close(passage[0]);
 	close(passage[1]);
 	close(anchor);
+	pthread_cancel(watcher);
+	pthread_join(watcher, NULL);
 	return good && tries;
 }
 
