@@ -331,6 +331,17 @@ static bool is_let_go(const struct ask *ask)
 	return state == ASK_NONE || state == ASK_QUEUED;
 }
 
+/* These two are read without the lock, too; they are changed under it. */
+static void ask_set(struct ask *ask, enum ask_state state)
+{
+	WRITE_ONCE(ask->state, state);
+}
+
+static void hold_event(struct hold *hold)
+{
+	WRITE_ONCE(hold->events, hold->events + 1);
+}
+
 /* Runs in the thread that was asked. */
 static void ask_callback(struct callback_head *work)
 {
@@ -342,11 +353,11 @@ static void ask_callback(struct callback_head *work)
 	if (ask->state == ASK_QUEUED) {
 		/* A thread that has left the process, or is leaving, runs none of its vCPUs. */
 		if (current->mm != hold->mm)
-			ask->state = ASK_NONE;
+			ask_set(ask, ASK_NONE);
 		else
-			ask->state = vcpu_loaded(ask->vcpu) ? ASK_PARKED : ASK_OUTSIDE;
+			ask_set(ask, vcpu_loaded(ask->vcpu) ? ASK_PARKED : ASK_OUTSIDE);
 	}
-	hold->events++;
+	hold_event(hold);
 	spin_unlock(&hold->lock);
 	wake_up(&hold->reached);
 
@@ -397,7 +408,7 @@ static void ask_queue(struct hold *hold, struct ask *ask, struct task_struct *ta
 
 	spin_lock(&hold->lock);
 	if (ask->state == ASK_NONE)
-		ask->state = ASK_QUEUED;
+		ask_set(ask, ASK_QUEUED);
 	/* Not if it has come to a stop meanwhile. */
 	queue = ask->state == ASK_QUEUED && !ask->queued;
 	if (queue) {
@@ -412,7 +423,7 @@ static void ask_queue(struct hold *hold, struct ask *ask, struct task_struct *ta
 
 	/* It is in exit(), beyond all KVM_RUN. */
 	spin_lock(&hold->lock);
-	ask->state = ASK_NONE;
+	ask_set(ask, ASK_NONE);
 	ask->queued = false;
 	ask->in_flight--;
 	spin_unlock(&hold->lock);
@@ -441,8 +452,8 @@ static void unblock(struct hold *hold, struct ask *ask, struct task_struct *task
 		/* Pairs with rcu_assign_pointer() in prepare_to_rcuwait(). */
 		smp_rmb();
 		if (READ_ONCE(vcpu->arch.mp_state) == KVM_MP_STATE_UNINITIALIZED) {
-			ask->state = ASK_NEVER_STARTED;
-			hold->events++;
+			ask_set(ask, ASK_NEVER_STARTED);
+			hold_event(hold);
 		}
 	}
 	spin_unlock(&hold->lock);
@@ -495,7 +506,7 @@ static enum ask_state ask_state(const struct held_vcpu *held)
 static void ask_let_go(struct hold *hold, struct ask *ask)
 {
 	spin_lock(&hold->lock);
-	ask->state = ASK_NONE;
+	ask_set(ask, ASK_NONE);
 	wake_up(&ask->let_go);
 	spin_unlock(&hold->lock);
 }
@@ -580,7 +591,7 @@ static void hold_end(struct hold *hold)
 	spin_lock(&hold->lock);
 	hold->active = false;
 	list_for_each_entry_safe(ask, next, &hold->asks, link) {
-		ask->state = ASK_NONE;
+		ask_set(ask, ASK_NONE);
 		wake_up(&ask->let_go);
 		if (!ask->in_flight)
 			ask_free(ask);
