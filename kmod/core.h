@@ -64,7 +64,9 @@ struct gpamap_region {
 	struct list_head aliases;	/* those that point here, by ->alias_link */
 	struct list_head alias_link;
 	struct gpamap_root *root;	/* if spaces look at it */
-	struct gpamap_io __rcu *io;	/* dispatch.c's, under RCU; not the core's business */
+	/* What is tied to it; not the core's business (tie.c). */
+	struct gpamap_io *ties;		/* as the open transaction has it */
+	struct gpamap_io __rcu *io;	/* the same, as vCPUs find it; NULL if nothing is */
 	bool dead;			/* destroyed by the open transaction */
 
 	/* Scratch of tree_walk(): valid while the epochs are equal. */
@@ -191,6 +193,12 @@ struct gpamap_undo {
 	u64 offset;
 	u32 flags;
 	s32 prio;
+	/* tie.c's: what is tied to ->region, or was. */
+	struct gpamap_io *io;
+	void *tie;
+	void *table;			/* doorbell.c's: where that is, */
+	void *old_table;		/* and what was there before it grew */
+	bool fresh;			/* ->io was made for it */
 };
 
 /*
@@ -203,7 +211,46 @@ struct gpamap_txn {
 	u32 nr;
 	u32 max;
 	bool spaces_changed;
+
+	/* The operations on what is tied to regions, handed down; NULL where there are none. */
+	const struct gpamap_txn_ties *ties;
+	void *ties_arg;
 };
+
+/* Operations from GPAMAP_OP_DOORBELL on, each with a region, of a transaction. */
+struct gpamap_txn_ties {
+	/* As those of region.c: all or nothing, noted in @undo, which has the region, or NULL. */
+	int (*apply)(struct gpamap_txn *txn, const struct gpamap_op *op,
+		     struct gpamap_undo *undo);
+	void (*undo)(struct gpamap_txn *txn, struct gpamap_undo *undo);
+	/* Whether anything is tied to a region, as the transaction has it. */
+	bool (*is_tied)(const struct gpamap_region *region);
+};
+
+/* Members of struct gpamap_op that not all operations use, as a set. */
+enum gpamap_op_fields {
+	GPAMAP_F_MASK = 1 << 0,
+	GPAMAP_F_FLAGS = 1 << 1,
+	GPAMAP_F_KIND = 1 << 2,
+	GPAMAP_F_REF = 1 << 3,
+	GPAMAP_F_PRIO = 1 << 4,
+	GPAMAP_F_AS = 1 << 5,
+	GPAMAP_F_AT = 1 << 6,
+	GPAMAP_F_LAST = 1 << 7,
+	GPAMAP_F_OFFSET = 1 << 8,
+	GPAMAP_F_HVA = 1 << 9,
+	GPAMAP_F_NAME = 1 << 10,
+	GPAMAP_F_VALUE = 1 << 11,
+	GPAMAP_F_ITEMS = 1 << 12,	/* and nr, item_size */
+	GPAMAP_F_LEN = 1 << 13,
+	GPAMAP_F_FD = 1 << 14,
+};
+
+/* Whether @op is about what is tied to a region. */
+static inline bool gpamap_op_is_tie(u32 code)
+{
+	return code >= GPAMAP_OP_DOORBELL && code <= GPAMAP_OP_UNTIE;
+}
 
 /* A memslot, wanted or existing. */
 struct gpamap_slot {
@@ -232,6 +279,7 @@ int __must_check gpamap_tree_list(struct gpamap_tree *tree,
 				  struct gpamap_region ***out);
 bool gpamap_region_precedes(const struct gpamap_region *a, const struct gpamap_region *b);
 
+u32 gpamap_op_fields(const struct gpamap_op *op);
 int __must_check gpamap_txn_begin(struct gpamap_txn *txn, struct gpamap_tree *tree,
 				  u32 max);
 int __must_check gpamap_txn_op(struct gpamap_txn *txn, const struct gpamap_op *op);

@@ -16,7 +16,7 @@
 #include <linux/delay.h>
 #include <linux/module.h>
 #include <linux/seq_file.h>
-#include "private.h"
+#include "commands.h"
 
 static struct dentry *gpamap_debugfs;
 
@@ -113,7 +113,7 @@ static int show_slots(struct seq_file *m, struct gpamap *map)
 	}
 	for (as = 0; as < GPAMAP_NR_AS; as++) {
 		xa_for_each(&map->slots.as[as], gfn, slot) {
-			const struct gpamap_region *region = gpamap_slot_region(map, slot);
+			const struct gpamap_region *region = gpamap_map_slot_region(map, slot);
 			u64 len = slot->npages << PAGE_SHIFT;
 
 			if (!goes_on(m))
@@ -158,7 +158,7 @@ static int show_io(struct seq_file *m, struct gpamap *map)
 	unsigned long id;
 
 	xa_for_each(&map->tree.regions, id, region) {
-		const struct gpamap_io *io = gpamap_region_io(map, region);
+		const struct gpamap_io *io = gpamap_region_io(region);
 
 		if (!goes_on(m))
 			return 0;
@@ -171,12 +171,12 @@ static int show_io(struct seq_file *m, struct gpamap *map)
 			   atomic64_read(&io->counts[GPAMAP_COUNT_EXITS]),
 			   atomic64_read(&io->counts[GPAMAP_COUNT_DOORBELLS]),
 			   atomic64_read(&io->counts[GPAMAP_COUNT_POSTED]),
-			   rcu_access_pointer(io->registers) ? " registers" : "",
-			   rcu_access_pointer(io->bells) ? " doorbells" : "",
-			   rcu_access_pointer(io->ring) ? " ring" : "",
-			   rcu_access_pointer(io->handler) ? " " : "",
-			   gpamap_handler_name(map, io),
-			   policies[io->policy]);
+			   io->now.registers ? " registers" : "",
+			   io->nr_bells ? " doorbells" : "",
+			   io->now.ring ? " ring" : "",
+			   io->now.handler ? " " : "",
+			   gpamap_handler_name(io),
+			   policies[io->now.policy]);
 	}
 	return 0;
 }
@@ -209,7 +209,7 @@ static int lock_map(struct gpamap *map)
 	int tries;
 
 	for (tries = 0; tries < 100; tries++) {
-		if (mutex_trylock(&map->lock))
+		if (gpamap_map_trylock(map))
 			return 0;
 		if (msleep_interruptible(10))
 			return -EINTR;
@@ -227,7 +227,7 @@ static int show_locked(struct seq_file *m,
 	if (rc)
 		return rc;
 	rc = show(m, map);
-	mutex_unlock(&map->lock);
+	gpamap_map_unlock(map);
 	return rc;
 }
 
@@ -307,7 +307,7 @@ static void flat_stop(struct seq_file *m, void *v)
 	struct flat_iter *iter = m->private;
 
 	if (iter->locked)
-		mutex_unlock(&iter->map->lock);
+		gpamap_map_unlock(iter->map);
 }
 
 static int flat_show(struct seq_file *m, void *v)
@@ -391,10 +391,8 @@ void gpamap_debugfs_exit(void)
 
 void gpamap_debugfs_add(struct gpamap *map)
 {
-	static atomic_t running_number = ATOMIC_INIT(0);
 	char name[32];
 
-	map->number = atomic_inc_return(&running_number);
 	snprintf(name, sizeof(name), "%d-%u", task_tgid_nr(current), map->number);
 	map->debugfs = debugfs_create_dir(name, gpamap_debugfs);
 	debugfs_create_file("tree", 0400, map->debugfs, map, &tree_fops);

@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What is tied to a region, and what a guest's access to the region does.
+ * What a guest's access does.
  *
- * What is tied to it (registers.c, doorbell.c, ring.c, handler.c, policy.c, in this order)
- * hangs on the region itself, in struct gpamap_io, by offset. It has no address: where the
- * region is seen is what the view says.
+ * What is tied to a region (registers.c, doorbell.c, ring.c, handler.c, policy.c, asked in this
+ * order) hangs on the region itself, in struct gpamap_io, by offset. It has no address: where
+ * the region is seen is what the view says.
  * So an access is answered in two steps, which are searches: which region, at which offset,
  * does the published view show here; and what is at that offset. When the region moves,
  * nothing of this changes; the commit that moves it publishes another view.
  *
  * KVM asks because the stretches of addresses where such regions are seen are on its
- * buses (bus.c). These matter for speed and for who is asked, never for the answer.
+ * buses (stretches.c). These matter for speed and for who is asked, never for the answer.
  *
- * Accesses come from vCPUs inside KVM_RUN, with vcpu->mutex and SRCU of KVM's. They read
- * the snapshot and what is tied to regions under RCU and take no lock but that of a ring.
- * What may sleep (handlers, memory of the VMM) is done after that, under KVM's SRCU alone:
- * struct gpamap_io and a handler go when gpamap_io_wait() has waited for that too. All else
- * here runs under the lock of the map.
+ * Accesses come from vCPUs inside KVM_RUN, with vcpu->mutex and SRCU of KVM's, and take no lock
+ * but that of a ring. All that decides about the answer, the snapshot as well as what is tied
+ * to regions, changes only while all vCPUs are held, none of which is here then: so for one
+ * access, and for all those of one instruction, it is the same. The snapshot is read under RCU
+ * all the same: it is also replaced when the answers are the same, with nobody held. What may
+ * sleep (handlers, memory of the VMM) is done after that.
  *
  * Memory in a page that is only in part memory has no slot. It is served here, so that the
  * guest finds it all the same.
@@ -24,7 +25,7 @@
  * Rules of MEMORY_MODEL kept here: 37 (the bytes without a slot), 43, 44, 45, 46.
  */
 #include <linux/uaccess.h>
-#include "private.h"
+#include "dispatch.h"
 #include "trace.h"
 
 /* ---- an access -------------------------------------------------------- */
@@ -43,11 +44,6 @@ struct rest {
 	u32 nr_pieces;
 	struct piece pieces[8];
 };
-
-static void count(struct gpamap_io *io, enum gpamap_count what)
-{
-	atomic64_inc(&io->counts[what]);
-}
 
 /*
  * Rule 37: the bytes of memory in a page that is only in part memory. Rule 46: an access to
@@ -82,8 +78,7 @@ static void take_rest(const struct gpamap_access *a, struct gpamap_io *io,
 	u64 offset = range->offset + (a->addr - range->start);
 
 	rest->io = io;
-	/* Pairs with handler_add(). */
-	rest->handler = io ? rcu_dereference(io->handler) : NULL;
+	rest->handler = io ? io->now.handler : NULL;
 	if (a->write && gpamap_range_is_readonly(range))
 		rest->handler = NULL;
 	rest->nr_pieces = 0;
@@ -121,7 +116,8 @@ static bool copy_pieces(const struct gpamap_access *a, const struct rest *rest)
  * What may sleep: KVM_RUN is in the process that owns the memory, and KVM holds nothing
  * that a fault needs.
  */
-static bool do_rest(const struct gpamap_access *a, const struct rest *rest)
+static bool do_rest(struct gpamap_dispatch *dispatch, const struct gpamap_access *a,
+		    const struct rest *rest)
 {
 	enum gpamap_answer answer = GPAMAP_ANSWER_EXIT;
 
@@ -135,13 +131,15 @@ static bool do_rest(const struct gpamap_access *a, const struct rest *rest)
 	} else if (rest->io && gpamap_policy_access(rest->io, a->len, a->write, a->val)) {
 		answer = GPAMAP_ANSWER_POLICY;
 	}
-	trace_gpamap_access(a->map, a->vcpu_id, rest->exit.space, rest->exit.region, a->addr,
-			    a->len, a->write, answer);
+	if (trace_gpamap_access_enabled())
+		trace_gpamap_access(dispatch->number, gpamap_access_vcpu_id(a),
+				    rest->exit.space, rest->exit.region, a->addr, a->len,
+				    a->write, answer);
 	if (answer != GPAMAP_ANSWER_EXIT)
 		return true;
 	if (rest->io)
-		count(rest->io, GPAMAP_COUNT_EXITS);
-	gpamap_exit_tell(a->map, a->vcpu_id, &rest->exit);
+		gpamap_io_count(rest->io, GPAMAP_COUNT_EXITS);
+	gpamap_exit_tell(dispatch, gpamap_access_vcpu_id(a), &rest->exit);
 	return false;
 }
 
@@ -184,7 +182,7 @@ static u64 load_value(const void *val, u32 len)
  */
 static bool is_posting(const struct gpamap_access *a, const struct gpamap_io *io)
 {
-	return rcu_access_pointer(io->ring) &&
+	return io->now.ring &&
 	       (a->view == GPAMAP_VIEW_PORTS || !gpamap_ring_drained(io));
 }
 
@@ -200,9 +198,9 @@ static enum gpamap_answer write_io(const struct gpamap_access *a,
 	bool stored = false;
 	u32 rang;
 
-	count(io, GPAMAP_COUNT_WRITES);
+	gpamap_io_count(io, GPAMAP_COUNT_WRITES);
 	/* What is seen through a path that is read-only cannot be written. */
-	if (rcu_access_pointer(io->registers) && !gpamap_range_is_readonly(range)) {
+	if (io->now.registers && !gpamap_range_is_readonly(range)) {
 		if (is_posting(a, io) && gpamap_registers_has(io, offset, a->len))
 			return GPAMAP_ANSWER_EXIT;
 		stored = gpamap_registers_write(io, offset, a->len, value);
@@ -214,9 +212,9 @@ static enum gpamap_answer write_io(const struct gpamap_access *a,
 	}
 	if (stored)
 		return GPAMAP_ANSWER_REGISTER;
-	if (rcu_access_pointer(io->ring) && a->may_leave && !gpamap_range_is_readonly(range) &&
+	if (io->now.ring && gpamap_access_may_leave(a) && !gpamap_range_is_readonly(range) &&
 	    gpamap_ring_post(io, range->region->id, offset, a->len, value)) {
-		count(io, GPAMAP_COUNT_POSTED);
+		gpamap_io_count(io, GPAMAP_COUNT_POSTED);
 		return GPAMAP_ANSWER_POSTED;
 	}
 	return GPAMAP_ANSWER_EXIT;
@@ -229,19 +227,19 @@ static enum gpamap_answer write_io_fast(const struct gpamap_range *range, struct
 	u32 rang;
 
 	/* It may be a read, which has an answer. */
-	if (gpamap_range_is_memory(range) || READ_ONCE(io->policy) >= GPAMAP_POLICY_ZEROES)
+	if (gpamap_range_is_memory(range) || io->now.policy >= GPAMAP_POLICY_ZEROES)
 		return GPAMAP_ANSWER_EXIT;
 	rang = gpamap_doorbell_ring_any(io, offset);
 	if (!rang)
 		return GPAMAP_ANSWER_EXIT;
-	count(io, GPAMAP_COUNT_WRITES);
+	gpamap_io_count(io, GPAMAP_COUNT_WRITES);
 	atomic64_add(rang, &io->counts[GPAMAP_COUNT_DOORBELLS]);
 	return GPAMAP_ANSWER_DOORBELL;
 }
 
 static enum gpamap_answer read_io(const struct gpamap_access *a, struct gpamap_io *io, u64 offset)
 {
-	count(io, GPAMAP_COUNT_READS);
+	gpamap_io_count(io, GPAMAP_COUNT_READS);
 	if (is_posting(a, io))
 		return GPAMAP_ANSWER_EXIT;
 	return gpamap_registers_read(io, offset, a->len, a->val) ? GPAMAP_ANSWER_REGISTER :
@@ -282,7 +280,8 @@ static inline const struct gpamap_range *find_range(const struct gpamap_access *
 }
 
 /* Out of the way of accesses that are answered at once: it needs much of the stack. */
-static noinline bool dispatch_rest(const struct gpamap_access *a, struct gpamap_io *io,
+static noinline bool dispatch_rest(struct gpamap_dispatch *dispatch,
+				   const struct gpamap_access *a, struct gpamap_io *io,
 				   const struct gpamap_snapshot *snapshot,
 				   const struct gpamap_range *range)
 	__releases(RCU)
@@ -295,12 +294,13 @@ static noinline bool dispatch_rest(const struct gpamap_access *a, struct gpamap_
 	}
 	take_rest(a, io, snapshot, range, &rest);
 	rcu_read_unlock();
-	return do_rest(a, &rest);
+	return do_rest(dispatch, a, &rest);
 }
 
-/* Whether an access of a guest's is done; otherwise it leaves to the VMM. May sleep. */
-bool gpamap_dispatch(const struct gpamap_access *a)
+/* See struct gpamap_vm_ops. */
+static bool dispatch_access(void *owner, const struct gpamap_access *a)
 {
+	struct gpamap_dispatch *dispatch = owner;
 	enum gpamap_answer answer = GPAMAP_ANSWER_EXIT;
 	const struct gpamap_snapshot *snapshot;
 	const struct gpamap_range *range;
@@ -311,13 +311,13 @@ bool gpamap_dispatch(const struct gpamap_access *a)
 		return false;
 	rcu_read_lock();
 	/* Pairs with show(). */
-	snapshot = rcu_dereference(a->map->snapshot);
+	snapshot = rcu_dereference(dispatch->snapshot);
 	range = snapshot ? find_range(a, snapshot) : NULL;
 	if (!range) {
 		rcu_read_unlock();
 		return false;
 	}
-	/* Pairs with gpamap_io_tie(). */
+	/* Pairs with gpamap_ties_publish(). */
 	io = rcu_dereference(range->region->io);
 	offset = range->offset + (a->addr - range->start);
 	if (io && unlikely(!a->len))
@@ -327,82 +327,44 @@ bool gpamap_dispatch(const struct gpamap_access *a)
 	else if (io)
 		answer = read_io(a, io, offset);
 	if (answer == GPAMAP_ANSWER_EXIT)
-		return dispatch_rest(a, io, snapshot, range);
-	trace_gpamap_access(a->map, a->vcpu_id, snapshot->bus_space[a->view],
-			    range->region->id, a->addr, a->len, a->write, answer);
+		return dispatch_rest(dispatch, a, io, snapshot, range);
+	if (trace_gpamap_access_enabled())
+		trace_gpamap_access(dispatch->number, gpamap_access_vcpu_id(a),
+				    snapshot->bus_space[a->view], range->region->id, a->addr,
+				    a->len, a->write, answer);
 	rcu_read_unlock();
 	return true;
 }
 
-/* ---- what is tied to a region ----------------------------------------- */
+const struct gpamap_vm_ops gpamap_dispatch_ops = {
+	.access = dispatch_access,
+};
 
-struct gpamap_io *gpamap_region_io(struct gpamap *map, const struct gpamap_region *region)
-{
-	return rcu_dereference_protected(region->io, lockdep_is_held(&map->lock));
-}
-
-/* Until no vCPU is in an access that began before: all that dispatch.c reads may go. */
-void gpamap_io_wait(struct gpamap *map)
-{
-	if (map->vm)
-		gpamap_vm_bus_wait(map->vm);
-}
-
-/* Other readers than vCPUs are under RCU. */
-static void io_remove(struct gpamap *map, struct gpamap_region *region, struct gpamap_io *io)
-{
-	rcu_assign_pointer(region->io, NULL);
-	gpamap_io_wait(map);
-	kfree_rcu(io, rcu);
-}
+/* ---- look-ups --------------------------------------------------------- */
 
 /**
- * gpamap_io_tie() - Have KVM ask for accesses to a region
- * @map: Of the region
- * @region: It may have a struct gpamap_io already
+ * gpamap_snapshot_find() - What is at an address of a space
+ * @snapshot: Of the map, or NULL
+ * @space: Id of the space
+ * @addr: The address
  *
- * Return: 0, then the region has one; the errors of a change of the buses.
+ * Context: RCU read section, which the answer must not leave.
+ * Return: the range, or NULL if there is no such space or nothing is seen there.
  */
-int gpamap_io_tie(struct gpamap *map, struct gpamap_region *region)
+const struct gpamap_range *gpamap_snapshot_find(const struct gpamap_snapshot *snapshot,
+						u32 space, u64 addr)
 {
-	struct gpamap_io *io;
-	int rc;
+	u32 lo = 0, hi = snapshot ? snapshot->nr : 0;
 
-	if (gpamap_region_io(map, region))
-		return 0;
-	io = kzalloc(sizeof(*io), GPAMAP_GFP);
-	if (!io)
-		return -ENOMEM;
-	/* Pairs with gpamap_dispatch(). */
-	rcu_assign_pointer(region->io, io);
-	rc = gpamap_map_update_bus(map);
-	if (rc)
-		io_remove(map, region, io);
-	return rc;
-}
+	while (lo < hi) {
+		u32 mid = lo + (hi - lo) / 2;
 
-/* If nothing is tied to the region any more, KVM need not ask. */
-void gpamap_io_untie(struct gpamap *map, struct gpamap_region *region)
-{
-	struct gpamap_io *io = gpamap_region_io(map, region);
-
-	if (rcu_access_pointer(io->bells) || rcu_access_pointer(io->registers) ||
-	    rcu_access_pointer(io->ring) || rcu_access_pointer(io->handler) || io->policy)
-		return;
-	io_remove(map, region, io);
-	/* If that fails KVM goes on asking, and hears no. */
-	gpamap_map_trim_bus(map);
-}
-
-/* Frees all that is tied to a region, at the end of the map. Nobody reads any more. */
-void gpamap_io_free(struct gpamap_region *region)
-{
-	struct gpamap_io *io = rcu_dereference_protected(region->io, true);
-
-	if (!io)
-		return;
-	gpamap_doorbells_free(io);
-	gpamap_registers_free(io);
-	gpamap_handler_free(io);
-	kfree(io);
+		if (snapshot->views[mid].space == space)
+			return gpamap_flatview_find(snapshot->views[mid].view, addr);
+		if (snapshot->views[mid].space < space)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return NULL;
 }

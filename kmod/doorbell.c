@@ -3,37 +3,50 @@
  * Doorbells: eventfds that are signalled when the guest writes at an offset of a region.
  *
  * A region's doorbells are a hash table by offset, so that a write costs a search among
- * those of one region, however many there are, and KVM's bus holds none of them. Readers
- * are vCPUs, under RCU (dispatch.c); changes are made under the lock of the map.
+ * those of one region, however many there are, and KVM's bus holds none of them.
+ *
+ * The table that vCPUs search is the one that operations change, too, so that a change costs
+ * what it changes: a doorbell that comes is there but not live, one that goes is there and live
+ * but leaving, until the transaction is published. So vCPUs can be in the chains meanwhile; they
+ * are under RCU (dispatch.c), a doorbell is put at the head of its chain when it is complete, and
+ * one that was never live goes after a grace period. Only when a table has become too small do
+ * operations go on with another one, of twice the size, which vCPUs do not know yet. That takes
+ * the doorbells along by their second link; those that are leaving stay behind.
  *
  * Rules of MEMORY_MODEL kept here: 44.
  */
 #include <linux/eventfd.h>
 #include <linux/hash.h>
 #include <linux/random.h>
-#include "private.h"
+#include "ties.h"
 
 struct bell {
-	struct bell __rcu *next;	/* of the same hash */
+	struct bell *next[2];		/* of the same hash; which one says the table */
 	struct eventfd_ctx *eventfd;
 	u64 offset;
 	u64 value;
 	u32 len;			/* 0: any */
 	bool match;
+	bool leaving;			/* operations do not see it any more */
+	/* For vCPUs: changed when none is in an access. */
+	u8 rung_by;			/* ANY_VALUE, ITS_VALUE or NOTHING, being not live yet */
+	struct rcu_head rcu;
 };
 
-/*
- * With about one doorbell for each head. When there are more, another table takes its
- * place, with copies: readers may be in the old.
- */
+/* With about one doorbell for each head. */
 struct gpamap_bells {
-	u32 nr;
+	u32 nr;				/* linked */
 	u32 nr_match;			/* of them want a value */
-	u32 nr_any;			/* of them take any length */
 	u32 bits;			/* of the number of heads */
+	u32 shift;			/* 64 less that */
+	u32 link;			/* which of bell->next */
 	u64 seed;			/* so that a chain cannot be made long on purpose */
-	struct bell __rcu *heads[];
+	struct bell **heads;
 };
+
+#define ANY_VALUE 0
+#define ITS_VALUE 1
+#define NOTHING 2
 
 #define MIN_BITS 2
 
@@ -44,18 +57,22 @@ static u32 hash_bell(const struct gpamap_bells *bells, u64 offset, bool match, u
 
 	if (match)
 		key ^= hash_64(value ^ bells->seed, 64);
-	return hash_64(key, bells->bits);
+	return key * GOLDEN_RATIO_64 >> bells->shift;
 }
+
+/* ---- a write ---------------------------------------------------------- */
 
 static __always_inline u32 ring_chain(const struct gpamap_bells *bells, u64 offset, u32 len,
 				      bool match, u64 value)
 {
+	const u32 link = bells->link;
 	const struct bell *bell;
 	u32 rang = 0;
 
-	bell = rcu_dereference(bells->heads[hash_bell(bells, offset, match, value)]);
-	for (; bell; bell = rcu_dereference(bell->next)) {
-		if (bell->offset != offset || bell->match != match ||
+	/* Pairs with bell_link(). */
+	bell = smp_load_acquire(&bells->heads[hash_bell(bells, offset, match, value)]);
+	for (; bell; bell = READ_ONCE(bell->next[link])) {
+		if (bell->offset != offset || bell->rung_by != (match ? ITS_VALUE : ANY_VALUE) ||
 		    (bell->len && bell->len != len) || (match && bell->value != value))
 			continue;
 		gpamap_eventfd_signal(bell->eventfd);
@@ -67,8 +84,7 @@ static __always_inline u32 ring_chain(const struct gpamap_bells *bells, u64 offs
 /* How many a write rings; @value is that of a write of 1, 2, 4 or 8 bytes. Under RCU. */
 u32 gpamap_doorbell_ring(const struct gpamap_io *io, u64 offset, u32 len, u64 value)
 {
-	/* Pairs with bell_add(). */
-	const struct gpamap_bells *bells = rcu_dereference(io->bells);
+	const struct gpamap_bells *bells = io->now.bells;
 	u32 rang;
 
 	if (!bells)
@@ -85,313 +101,357 @@ u32 gpamap_doorbell_ring(const struct gpamap_io *io, u64 offset, u32 len, u64 va
  */
 u32 gpamap_doorbell_ring_any(const struct gpamap_io *io, u64 offset)
 {
-	/* Pairs with bell_add(). */
-	const struct gpamap_bells *bells = rcu_dereference(io->bells);
+	const struct gpamap_bells *bells = io->now.bells;
 	const struct bell *bell;
 
-	if (!bells || READ_ONCE(bells->nr_match) || rcu_access_pointer(io->registers) ||
-	    rcu_access_pointer(io->handler))
+	if (!bells || READ_ONCE(bells->nr_match) || io->now.registers || io->now.handler)
 		return 0;
-	bell = rcu_dereference(bells->heads[hash_bell(bells, offset, false, 0)]);
-	for (; bell; bell = rcu_dereference(bell->next))
-		if (bell->offset == offset && bell->len)
+	/* Pairs with bell_link(). */
+	bell = smp_load_acquire(&bells->heads[hash_bell(bells, offset, false, 0)]);
+	for (; bell; bell = READ_ONCE(bell->next[bells->link]))
+		if (bell->offset == offset && bell->len && bell->rung_by != NOTHING)
 			return 0;
 	return ring_chain(bells, offset, 0, false, 0);
 }
 
-static struct gpamap_bells *io_bells(struct gpamap *map, const struct gpamap_io *io)
+/* ---- tables ----------------------------------------------------------- */
+
+static struct gpamap_bells *bells_alloc(u32 bits, u32 link)
 {
-	return rcu_dereference_protected(io->bells, lockdep_is_held(&map->lock));
-}
+	struct gpamap_bells *bells = kzalloc(sizeof(*bells), GPAMAP_GFP);
 
-/* Whether there are doorbells for any length. */
-bool gpamap_doorbell_any(struct gpamap *map, const struct gpamap_io *io)
-{
-	const struct gpamap_bells *bells = io_bells(map, io);
-
-	return bells && bells->nr_any;
-}
-
-static struct bell *bell_at(struct gpamap *map, struct bell __rcu **at)
-{
-	return rcu_dereference_protected(*at, lockdep_is_held(&map->lock));
-}
-
-static struct gpamap_bells *bells_alloc(u32 bits)
-{
-	struct gpamap_bells *bells;
-
-	bells = kvzalloc(struct_size(bells, heads, 1UL << bits), GPAMAP_GFP);
-	if (bells) {
-		bells->bits = bits;
-		bells->seed = get_random_u64();
+	if (!bells)
+		return NULL;
+	bells->heads = kvcalloc(1UL << bits, sizeof(*bells->heads), GPAMAP_GFP);
+	if (!bells->heads) {
+		kfree(bells);
+		return NULL;
 	}
+	bells->bits = bits;
+	bells->shift = 64 - bits;
+	bells->link = link;
+	bells->seed = get_random_u64();
 	return bells;
 }
 
-/* Frees a table and the doorbells in it. Nobody reads any more. */
-static void bells_free(struct gpamap_bells *bells, bool put)
+/* The table, not what is in it. */
+static void bells_free(struct gpamap_bells *bells)
+{
+	if (!bells)
+		return;
+	kvfree(bells->heads);
+	kfree(bells);
+}
+
+static void bell_put(struct bell *bell)
+{
+	eventfd_ctx_put(bell->eventfd);
+	/* Of one that was never live vCPUs may be in the chain. */
+	kfree_rcu(bell, rcu);
+}
+
+/* The table and all in it. No vCPU has it. */
+void gpamap_doorbells_put(struct gpamap_bells *bells)
 {
 	struct bell *bell, *next;
 	u32 i;
 
 	for (i = 0; i < 1U << bells->bits; i++) {
-		for (bell = rcu_dereference_protected(bells->heads[i], true); bell;
-		     bell = next) {
-			next = rcu_dereference_protected(bell->next, true);
-			if (put)
-				eventfd_ctx_put(bell->eventfd);
-			kfree(bell);
+		for (bell = bells->heads[i]; bell; bell = next) {
+			next = bell->next[bells->link];
+			bell_put(bell);
 		}
 		cond_resched();
 	}
-	kvfree(bells);
+	bells_free(bells);
 }
 
-/* At the end of the map. */
+/* Those of a region to which nothing else is tied, and no operation is open. */
 void gpamap_doorbells_free(struct gpamap_io *io)
 {
-	struct gpamap_bells *bells = rcu_dereference_protected(io->bells, true);
-
-	if (bells)
-		bells_free(bells, true);
+	if (io->next.bells && io->next.bells != io->now.bells)
+		gpamap_doorbells_put(io->next.bells);
+	if (io->now.bells)
+		gpamap_doorbells_put(io->now.bells);
 }
 
-static struct bell __rcu **bell_head(struct gpamap_bells *bells, u64 offset, bool match,
-				     u64 value)
+static struct bell **bell_head(struct gpamap_bells *bells, u64 offset, bool match, u64 value)
 {
 	return &bells->heads[hash_bell(bells, offset, match, value)];
 }
 
 /* In front of all others of its hash. */
-static void bell_link(struct gpamap *map, struct gpamap_bells *bells, struct bell *bell)
+static void bell_link(struct gpamap_bells *bells, struct bell *bell)
 {
-	struct bell __rcu **head = bell_head(bells, bell->offset, bell->match, bell->value);
+	struct bell **head = bell_head(bells, bell->offset, bell->match, bell->value);
 
-	RCU_INIT_POINTER(bell->next, bell_at(map, head));
-	/* Pairs with gpamap_doorbell_ring(). */
-	rcu_assign_pointer(*head, bell);
+	bell->next[bells->link] = *head;
 	bells->nr++;
-	bells->nr_any += !bell->len;
 	WRITE_ONCE(bells->nr_match, bells->nr_match + bell->match);
+	/* Pairs with ring_chain(). */
+	smp_store_release(head, bell);
 }
 
-/* The same in a table of twice the size, that nobody else knows. */
-static struct gpamap_bells *bells_double(struct gpamap *map, struct gpamap_bells *old)
+static void bell_unlink(struct gpamap_bells *bells, struct bell *bell)
 {
-	struct gpamap_bells *bells = bells_alloc(old->bits + 1);
-	struct bell *bell, *copy;
+	struct bell **at = bell_head(bells, bell->offset, bell->match, bell->value);
+
+	while (*at != bell)
+		at = &(*at)->next[bells->link];
+	/* Who is there goes on from it: it stays as it is for a grace period. */
+	WRITE_ONCE(*at, bell->next[bells->link]);
+	bells->nr--;
+	WRITE_ONCE(bells->nr_match, bells->nr_match - bell->match);
+}
+
+/* A table of twice the size with all that stays, by the other link. */
+static struct gpamap_bells *bells_double(struct gpamap_bells *old)
+{
+	struct gpamap_bells *bells = bells_alloc(old->bits + 1, !old->link);
+	struct bell *bell;
 	u32 i;
 
 	for (i = 0; bells && i < 1U << old->bits; i++) {
-		for (bell = bell_at(map, &old->heads[i]); bell;
-		     bell = bell_at(map, &bell->next)) {
-			copy = kmemdup(bell, sizeof(*bell), GPAMAP_GFP);
-			if (!copy) {
-				bells_free(bells, false);
-				return NULL;
-			}
-			bell_link(map, bells, copy);
-		}
+		for (bell = old->heads[i]; bell; bell = bell->next[old->link])
+			if (!bell->leaving)
+				bell_link(bells, bell);
 		cond_resched();
 	}
 	return bells;
 }
 
+/* A table that no vCPU knows becomes twice as large. */
+static int bells_grow(struct gpamap_bells *bells)
+{
+	struct gpamap_bells old = *bells;
+	struct bell *bell, *next;
+	u32 i;
+
+	bells->heads = kvcalloc(2UL << old.bits, sizeof(*bells->heads), GPAMAP_GFP);
+	if (!bells->heads) {
+		bells->heads = old.heads;
+		return -ENOMEM;
+	}
+	bells->bits++;
+	bells->shift--;
+	bells->nr = 0;
+	bells->nr_match = 0;
+	for (i = 0; i < 1U << old.bits; i++) {
+		for (bell = old.heads[i]; bell; bell = next) {
+			next = bell->next[bells->link];
+			bell_link(bells, bell);
+		}
+		cond_resched();
+	}
+	kvfree(old.heads);
+	return 0;
+}
+
+/* Makes room for one more. What vCPUs search is not changed; @undo brings it back. */
+static int make_room(struct gpamap_io *io, struct gpamap_undo *undo)
+{
+	struct gpamap_bells *bells = io->next.bells;
+
+	if (!bells) {
+		io->next.bells = bells_alloc(MIN_BITS, 0);
+		return io->next.bells ? 0 : -ENOMEM;
+	}
+	if (bells->nr < 1U << bells->bits)
+		return 0;
+	if (bells != io->now.bells)
+		return bells_grow(bells);
+	io->next.bells = bells_double(bells);
+	if (!io->next.bells) {
+		io->next.bells = bells;
+		return -ENOMEM;
+	}
+	undo->old_table = bells;
+	return 0;
+}
+
+/* ---- operations ------------------------------------------------------- */
+
+static bool op_match(const struct gpamap_op *op)
+{
+	return op->flags & GPAMAP_DOORBELL_MATCH;
+}
+
 /* Rung by the same writes, but for their length. */
-static bool bell_same(const struct bell *bell, const struct gpamap_doorbell *cmd)
+static bool bell_same(const struct bell *bell, const struct gpamap_op *op)
 {
-	return bell->offset == cmd->offset && bell->value == cmd->value &&
-	       bell->match == !!(cmd->flags & GPAMAP_DOORBELL_MATCH);
+	return bell->offset == op->offset && bell->value == op->value &&
+	       bell->match == op_match(op);
 }
 
-static struct bell __rcu **cmd_head(struct gpamap_bells *bells,
-				    const struct gpamap_doorbell *cmd)
+/*
+ * The doorbell that an operation describes, and how many are rung by the same writes. Those that
+ * are leaving count: until they have left they are in the chain.
+ */
+static struct bell *bell_find(const struct gpamap_io *io, const struct gpamap_op *op,
+			      const struct eventfd_ctx *eventfd, u32 *nr_same)
 {
-	return bell_head(bells, cmd->offset, cmd->flags & GPAMAP_DOORBELL_MATCH, cmd->value);
-}
+	struct gpamap_bells *bells = io->next.bells;
+	struct bell *bell, *found = NULL;
 
-/* Where the pointer to the doorbell is; NULL if it is not there. */
-static struct bell __rcu **bell_find(struct gpamap *map, struct gpamap_io *io,
-				     const struct gpamap_doorbell *cmd,
-				     const struct eventfd_ctx *eventfd)
-{
-	struct gpamap_bells *bells = io_bells(map, io);
-	struct bell __rcu **at;
-	struct bell *bell;
-
+	*nr_same = 0;
 	if (!bells)
 		return NULL;
-	for (at = cmd_head(bells, cmd); (bell = bell_at(map, at)); at = &bell->next)
-		if (bell_same(bell, cmd) && bell->len == cmd->len && bell->eventfd == eventfd)
-			return at;
-	return NULL;
-}
-
-/* Whether one write would ring too many. */
-static bool too_many_bells(struct gpamap *map, struct gpamap_io *io,
-			   const struct gpamap_doorbell *cmd)
-{
-	struct gpamap_bells *bells = io_bells(map, io);
-	struct bell *bell;
-	u32 nr = 0;
-
-	if (!bells)
-		return false;
-	for (bell = bell_at(map, cmd_head(bells, cmd)); bell; bell = bell_at(map, &bell->next))
-		nr += bell_same(bell, cmd);
-	return nr >= GPAMAP_MAX_SAME_DOORBELLS;
-}
-
-/* A region's first one makes its table. */
-static int bell_add(struct gpamap *map, struct gpamap_io *io, struct bell *bell)
-{
-	struct gpamap_bells *old = io_bells(map, io);
-	struct gpamap_bells *bells = old;
-
-	if (!bells)
-		bells = bells_alloc(MIN_BITS);
-	else if (bells->nr >= 1U << bells->bits)
-		bells = bells_double(map, old);
-	if (!bells)
-		return -ENOMEM;
-	bell_link(map, bells, bell);
-	map->nr_doorbells++;
-	if (bells == old)
-		return 0;
-	/* Pairs with gpamap_doorbell_ring(). */
-	rcu_assign_pointer(io->bells, bells);
-	if (old) {
-		gpamap_io_wait(map);
-		bells_free(old, false);
+	bell = *bell_head(bells, op->offset, op_match(op), op->value);
+	for (; bell; bell = bell->next[bells->link]) {
+		if (!bell_same(bell, op))
+			continue;
+		++*nr_same;
+		if (bell->len == op->len && bell->eventfd == eventfd && !bell->leaving)
+			found = bell;
 	}
-	return 0;
+	return found;
 }
 
-static int doorbell_remove(struct gpamap *map, struct gpamap_region *region,
-			   const struct gpamap_doorbell *cmd, struct eventfd_ctx *eventfd)
+static int bell_add(struct gpamap_tie *tie, struct eventfd_ctx *eventfd)
 {
-	struct gpamap_io *io = gpamap_region_io(map, region);
-	struct bell __rcu **at = io ? bell_find(map, io, cmd, eventfd) : NULL;
-	struct gpamap_bells *bells;
-	struct bell *bell;
-	bool last_any;
-
-	if (!at)
-		return -ENOENT;
-	bells = io_bells(map, io);
-	bell = bell_at(map, at);
-	last_any = !bell->len && bells->nr_any == 1;
-	rcu_assign_pointer(*at, bell_at(map, &bell->next));
-	bells->nr_any -= !bell->len;
-	WRITE_ONCE(bells->nr_match, bells->nr_match - bell->match);
-	if (!--bells->nr)
-		rcu_assign_pointer(io->bells, NULL);
-	map->nr_doorbells--;
-	gpamap_io_wait(map);
-	eventfd_ctx_put(bell->eventfd);
-	kfree(bell);
-	if (!bells->nr)
-		bells_free(bells, false);
-	gpamap_io_untie(map, region);
-	/* The fast bus, unless that was done with the others. */
-	if (last_any && gpamap_region_io(map, region))
-		gpamap_map_trim_bus(map);
-	return 0;
-}
-
-static int doorbell_add(struct gpamap *map, struct gpamap_region *region,
-			const struct gpamap_doorbell *cmd, struct eventfd_ctx *eventfd)
-{
-	struct gpamap_io *io = gpamap_region_io(map, region);
+	const struct gpamap_op *op = tie->op;
+	struct gpamap_io *io = tie->io;
 	struct bell *bell;
 	int rc;
 
-	if (io && bell_find(map, io, cmd, eventfd))
-		return -EEXIST;
-	if (map->nr_doorbells == GPAMAP_MAX_DOORBELLS || (io && too_many_bells(map, io, cmd)))
-		return -ENOSPC;
 	bell = kzalloc(sizeof(*bell), GPAMAP_GFP);
 	if (!bell)
 		return -ENOMEM;
-	bell->eventfd = eventfd;
-	bell->offset = cmd->offset;
-	bell->value = cmd->value;
-	bell->len = cmd->len;
-	bell->match = cmd->flags & GPAMAP_DOORBELL_MATCH;
-	rc = gpamap_io_tie(map, region);
-	if (rc)
-		goto err_free;
-	/* On success the doorbell owns the reference on the eventfd. */
-	io = gpamap_region_io(map, region);
-	rc = bell_add(map, io, bell);
-	if (!rc) {
-		if (!bell->len && io_bells(map, io)->nr_any == 1)
-			gpamap_map_trim_bus(map);	/* the fast one */
-		return 0;
+	rc = make_room(io, tie->undo);
+	if (rc) {
+		kfree(bell);
+		return rc;
 	}
-	gpamap_io_untie(map, region);
-err_free:
-	kfree(bell);
-	return rc;
+	/* It owns the reference on the eventfd. */
+	bell->eventfd = eventfd;
+	bell->offset = op->offset;
+	bell->value = op->value;
+	bell->len = op->len;
+	bell->match = op_match(op);
+	bell->rung_by = NOTHING;
+	bell_link(io->next.bells, bell);
+	tie->undo->tie = bell;
+	tie->undo->table = io->next.bells;
+	io->nr_bells++;
+	io->nr_any += !bell->len;
+	tie->ties->nr_doorbells++;
+	return 0;
 }
 
-static int doorbell_check(const struct gpamap_doorbell *cmd,
-			  const struct gpamap_region *region)
+static void bell_remove(struct gpamap_tie *tie, struct bell *bell)
 {
-	u64 last;
+	bell->leaving = true;
+	tie->undo->tie = bell;
+	tie->undo->table = tie->io->next.bells;
+	tie->io->nr_bells--;
+	tie->io->nr_any -= !bell->len;
+	tie->ties->nr_doorbells--;
+}
 
-	switch (region->kind) {
-	case GPAMAP_REGION_IO:
-	case GPAMAP_REGION_ROM:
-	case GPAMAP_REGION_ROMD:
-	case GPAMAP_REGION_RESERVED:
-		break;
-	default:
-		return -EOPNOTSUPP;
-	}
-	/* A write of any length has one byte at least. */
-	if (check_add_overflow(cmd->offset, (u64)max(cmd->len, 1U) - 1, &last) ||
-	    last > region->last)
+static bool is_remove(const struct gpamap_undo *undo)
+{
+	return undo->flags & GPAMAP_DOORBELL_REMOVE;
+}
+
+static int doorbell_check(const struct gpamap_op *op)
+{
+	if (op->len > 8 || (op->len & (op->len - 1)))
+		return -EINVAL;
+	if (!op_match(op))
+		return op->value ? -EINVAL : 0;
+	if (!op->len || (op->len < 8 && op->value >> (8 * op->len)))
 		return -EINVAL;
 	return 0;
 }
 
-int gpamap_doorbell(struct gpamap *map, void *arg)
+static int doorbell_apply(struct gpamap_tie *tie)
 {
-	struct gpamap_doorbell *cmd = arg;
-	struct gpamap_region *region;
+	const struct gpamap_op *op = tie->op;
 	struct eventfd_ctx *eventfd;
+	struct bell *bell;
+	u32 nr_same;
+	u64 last;
 	int rc;
 
-	if (cmd->flags & ~(GPAMAP_DOORBELL_MATCH | GPAMAP_DOORBELL_REMOVE))
-		return -EOPNOTSUPP;
-	if (cmd->__reserved || cmd->len > 8 || (cmd->len & (cmd->len - 1)))
+	tie->undo->flags = op->flags;
+	/* A write of any length has one byte at least. */
+	if (!is_remove(tie->undo) &&
+	    (check_add_overflow(op->offset, (u64)max(op->len, 1U) - 1, &last) ||
+	     last > tie->region->last))
 		return -EINVAL;
-	if (cmd->flags & GPAMAP_DOORBELL_MATCH) {
-		if (!cmd->len || (cmd->len < 8 && cmd->value >> (8 * cmd->len)))
-			return -EINVAL;
-	} else if (cmd->value) {
-		return -EINVAL;
-	}
-	rc = gpamap_map_find_region(map, cmd->region, &region);
-	if (rc)
-		return rc;
-	/* What was right may be beyond the end meanwhile, and is removed all the same. */
-	rc = cmd->flags & GPAMAP_DOORBELL_REMOVE ? 0 : doorbell_check(cmd, region);
-	if (rc)
-		return rc;
-	eventfd = eventfd_ctx_fdget(cmd->fd);
+	eventfd = eventfd_ctx_fdget(op->fd);
 	if (IS_ERR(eventfd))
 		return PTR_ERR(eventfd);
-
-	if (cmd->flags & GPAMAP_DOORBELL_REMOVE) {
-		rc = doorbell_remove(map, region, cmd, eventfd);
+	bell = bell_find(tie->io, op, eventfd, &nr_same);
+	if (is_remove(tie->undo)) {
+		rc = bell ? 0 : -ENOENT;
+		if (bell)
+			bell_remove(tie, bell);
 		eventfd_ctx_put(eventfd);
-	} else {
-		rc = doorbell_add(map, region, cmd, eventfd);
-		if (rc)
-			eventfd_ctx_put(eventfd);
+		return rc;
 	}
+	if (bell)
+		rc = -EEXIST;
+	else if (tie->ties->nr_doorbells >= GPAMAP_MAX_DOORBELLS ||
+		 nr_same >= GPAMAP_MAX_SAME_DOORBELLS)
+		rc = -ENOSPC;
+	else
+		rc = bell_add(tie, eventfd);
+	if (rc)
+		eventfd_ctx_put(eventfd);
 	return rc;
 }
+
+static void doorbell_undo(struct gpamap_ties *ties, struct gpamap_io *io,
+			  struct gpamap_undo *undo)
+{
+	struct bell *bell = undo->tie;
+
+	if (is_remove(undo)) {
+		bell->leaving = false;
+		io->nr_bells++;
+		io->nr_any += !bell->len;
+		ties->nr_doorbells++;
+		return;
+	}
+	io->nr_bells--;
+	io->nr_any -= !bell->len;
+	ties->nr_doorbells--;
+	bell_unlink(undo->table, bell);
+	if (undo->old_table) {
+		bells_free(io->next.bells);
+		io->next.bells = undo->old_table;
+	}
+	bell_put(bell);
+}
+
+static void doorbell_publish(struct gpamap_io *io, struct gpamap_undo *undo)
+{
+	struct bell *bell = undo->tie;
+
+	if (is_remove(undo))
+		bell_unlink(undo->table, bell);
+	else
+		bell->rung_by = bell->match ? ITS_VALUE : ANY_VALUE;
+}
+
+static void doorbell_finish(struct gpamap_undo *undo)
+{
+	if (is_remove(undo))
+		bell_put(undo->tie);
+	else
+		bells_free(undo->old_table);
+}
+
+const struct gpamap_tie_kind gpamap_doorbell_kind = {
+	.fields = GPAMAP_F_FLAGS | GPAMAP_F_OFFSET | GPAMAP_F_VALUE | GPAMAP_F_LEN | GPAMAP_F_FD,
+	.flags = GPAMAP_DOORBELL_MATCH | GPAMAP_DOORBELL_REMOVE,
+	.remove = GPAMAP_DOORBELL_REMOVE,
+	.regions = BIT(GPAMAP_REGION_IO) | BIT(GPAMAP_REGION_ROM) | BIT(GPAMAP_REGION_ROMD) |
+		   BIT(GPAMAP_REGION_RESERVED),
+	.check = doorbell_check,
+	.apply = doorbell_apply,
+	.undo = doorbell_undo,
+	.publish = doorbell_publish,
+	.finish = doorbell_finish,
+};

@@ -9,27 +9,29 @@
  * with the vCPU, and read by it after that; no order has to be kept.
  */
 #include <linux/mm.h>
-#include "private.h"
+#include "dispatch.h"
 
 #define PER_PAGE (PAGE_SIZE / sizeof(struct gpamap_exit))
 
-void gpamap_exit_tell(struct gpamap *map, u32 vcpu_id, const struct gpamap_exit *exit)
+void gpamap_exit_tell(struct gpamap_dispatch *dispatch, u32 vcpu_id,
+		      const struct gpamap_exit *exit)
 {
 	u32 nr = vcpu_id / PER_PAGE;
 	struct page *page;
 
 	if (nr >= GPAMAP_MAX_EXIT_PAGES)
 		return;
+	nr = array_index_nospec(nr, GPAMAP_MAX_EXIT_PAGES);
 	/* Pairs with get_exit_page(). */
-	page = smp_load_acquire(&map->exits[array_index_nospec(nr, GPAMAP_MAX_EXIT_PAGES)]);
+	page = smp_load_acquire(&dispatch->exits[nr]);
 	if (page)
 		((struct gpamap_exit *)page_address(page))[vcpu_id % PER_PAGE] = *exit;
 }
 
 /* Makes it if need be. NULL if there is no memory. */
-static struct page *get_exit_page(struct gpamap *map, u32 nr)
+static struct page *get_exit_page(struct gpamap_dispatch *dispatch, u32 nr)
 {
-	struct page *page = READ_ONCE(map->exits[nr]), *other;
+	struct page *page = READ_ONCE(dispatch->exits[nr]), *other;
 
 	BUILD_BUG_ON(sizeof(struct gpamap_exit) != 64);
 
@@ -39,14 +41,14 @@ static struct page *get_exit_page(struct gpamap *map, u32 nr)
 	if (!page)
 		return NULL;
 	/* Pairs with gpamap_exit_tell(). */
-	other = cmpxchg(&map->exits[nr], NULL, page);
+	other = cmpxchg(&dispatch->exits[nr], NULL, page);
 	if (other)
 		put_page(page);
 	return other ?: page;
 }
 
 /* With mmap_lock, so without that of the map. */
-int gpamap_exits_mmap(struct gpamap *map, struct vm_area_struct *vma)
+int gpamap_exits_mmap(struct gpamap_dispatch *dispatch, struct vm_area_struct *vma)
 {
 	u32 i;
 	int rc;
@@ -55,7 +57,7 @@ int gpamap_exits_mmap(struct gpamap *map, struct vm_area_struct *vma)
 		return -EINVAL;
 	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP);
 	for (i = 0; i < vma_pages(vma); i++) {
-		struct page *page = get_exit_page(map, i);
+		struct page *page = get_exit_page(dispatch, i);
 
 		if (!page)
 			return -ENOMEM;
@@ -67,11 +69,11 @@ int gpamap_exits_mmap(struct gpamap *map, struct vm_area_struct *vma)
 }
 
 /* Nobody writes any more. Mappings hold the map, so there are none. */
-void gpamap_exits_free(struct gpamap *map)
+void gpamap_exits_free(struct gpamap_dispatch *dispatch)
 {
 	u32 i;
 
 	for (i = 0; i < GPAMAP_MAX_EXIT_PAGES; i++)
-		if (map->exits[i])
-			put_page(map->exits[i]);
+		if (dispatch->exits[i])
+			put_page(dispatch->exits[i]);
 }

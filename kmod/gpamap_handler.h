@@ -3,9 +3,15 @@
  * For other modules: answer a guest's accesses to an I/O region in the kernel.
  *
  * A module registers a handler under a name. A VMM ties a region of its map to the name
- * (ioctl GPAMAP_HANDLER), which makes one instance of the handler; wherever the region is
+ * (GPAMAP_OP_HANDLER), which makes one instance of the handler; wherever the region is
  * seen then, accesses that no register and no doorbell of the region answers come to the
- * instance. One module must be built with the Module.symvers of the other
+ * instance.
+ *
+ * That is part of a transaction, all of which is done or nothing. A handler takes part in three
+ * steps: @prepare makes the instance, and may fail; when all else has succeeded @commit is told
+ * that accesses may come; or @undo, that they never will. An operation may be prepared and
+ * undone several times before it is committed, or instead (the map looks for the operation to
+ * blame for an error). One module must be built with the Module.symvers of the other
  * (KBUILD_EXTRA_SYMBOLS), or together with it.
  */
 #ifndef GPAMAP_HANDLER_H
@@ -37,16 +43,22 @@ struct gpamap_access_len {
  *	zeroes around the bytes of the guest. Without @impl.unaligned the offset is rounded
  *	down for it, so that the guest's bytes can be in the middle
  * @big_endian: The byte at the lowest address is the highest of a value
- * @create: Makes an instance. @arg is the VMM's, see struct gpamap_handler. An error is the
+ * @prepare: Makes an instance. @arg is the VMM's, see struct gpamap_handler. An error is the
  *	VMM's. Absent: @arg must be 0, and @data is NULL
- * @destroy: The end of an instance: no vCPU is in an access. Absent: nothing to do
+ * @commit: The transaction is done, and accesses may come as soon as this has returned. All
+ *	vCPUs of the VM are held: it cannot fail, and must neither take long nor wait for
+ *	anything. Absent: nothing to do
+ * @undo: The transaction was not done, or has untied the instance again: the end of an
+ *	instance that no access has come to. Absent: @destroy
+ * @destroy: The end of an instance that was committed: no vCPU is in an access. Absent: nothing
+ *	to do
  * @read: Answers a read of @len bytes at @offset in the region. An error makes the whole
  *	access leave to the VMM. Absent: all reads leave
  * @write: Does a write, as @read
  *
- * @create is called with the lock of the map held, @destroy with it or, when the map is
- * closed, with none. A module registers as the last thing in its init that can fail: VMMs may
- * use the handler from then on.
+ * @prepare, @commit and @undo are called with the lock of the map held, @destroy with it or,
+ * when the map is closed, with none and from a worker of the kernel's. A module registers as
+ * the last thing in its init that can fail: VMMs may use the handler from then on.
  *
  * @read and @write are called in the thread of the vCPU, inside of KVM_RUN, with the vCPU's
  * mutex and KVM's SRCU held, by several vCPUs at once. They may sleep for short: as long as
@@ -63,7 +75,9 @@ struct gpamap_handler_ops {
 	struct gpamap_access_len valid;
 	struct gpamap_access_len impl;
 	bool big_endian;
-	int (*create)(u64 arg, void **data);
+	int (*prepare)(u64 arg, void **data);
+	void (*commit)(void *data);
+	void (*undo)(void *data);
 	void (*destroy)(void *data);
 	int (*read)(void *data, u64 offset, u32 len, u64 *value);
 	int (*write)(void *data, u64 offset, u32 len, u64 value);

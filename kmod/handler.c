@@ -3,22 +3,24 @@
  * Handlers: other modules that answer the accesses to an I/O region. gpamap_handler.h is
  * their interface.
  *
- * A region's use of a handler is set and removed under the lock of the map. Each holds a
- * reference on the handler's module, so a module cannot be removed while a region uses it,
- * and its end, which unregisters the handler, comes after the last use.
+ * A region's use of a handler is tied and untied by a transaction, in which the handler takes
+ * part: it prepares an instance, which may fail, and hears whether that comes true. Each use
+ * holds a reference on the handler's module, so a module cannot be removed while a region uses
+ * it, and its end, which unregisters the handler, comes after the last use.
  *
- * The handler is called outside of RCU, since it may sleep; KVM's SRCU keeps the use alive
- * (gpamap_io_wait()).
+ * The handler is called outside of RCU, since it may sleep; a use goes when no vCPU is in an
+ * access, for all are held when it is untied.
  *
  * Rules of MEMORY_MODEL kept here: 47.
  */
 #include <linux/log2.h>
 #include "gpamap_handler.h"
-#include "private.h"
+#include "ties.h"
 
 struct gpamap_handler_use {
 	const struct gpamap_handler_ops *ops;
 	void *data;
+	bool committed;			/* accesses may have come to it */
 };
 
 struct handler {
@@ -166,7 +168,7 @@ static bool call_handler(const struct gpamap_handler_use *use, u64 offset, u32 n
 	return true;
 }
 
-/* Whether the handler did it. May sleep; under KVM's SRCU. */
+/* Whether the handler did it. May sleep. */
 bool gpamap_handler_access(struct gpamap_handler_use *use, u64 offset, u32 len, bool write,
 			   void *val)
 {
@@ -190,30 +192,23 @@ bool gpamap_handler_access(struct gpamap_handler_use *use, u64 offset, u32 len, 
 
 /* ---- what a region uses ----------------------------------------------- */
 
-static void use_free(struct gpamap_handler_use *use)
+/* The end of a use, in which no vCPU is. */
+void gpamap_handler_put(struct gpamap_handler_use *use)
 {
-	if (use->ops->destroy)
-		use->ops->destroy(use->data);
-	module_put(use->ops->owner);
+	const struct gpamap_handler_ops *ops = use->ops;
+
+	if (!use->committed && ops->undo)
+		ops->undo(use->data);
+	else if (ops->destroy)
+		ops->destroy(use->data);
+	module_put(ops->owner);
 	kfree(use);
 }
 
 /* "" if there is none. */
-const char *gpamap_handler_name(struct gpamap *map, const struct gpamap_io *io)
+const char *gpamap_handler_name(const struct gpamap_io *io)
 {
-	const struct gpamap_handler_use *use;
-
-	use = rcu_dereference_protected(io->handler, lockdep_is_held(&map->lock));
-	return use ? use->ops->name : "";
-}
-
-/* At the end of the map. */
-void gpamap_handler_free(struct gpamap_io *io)
-{
-	struct gpamap_handler_use *use = rcu_dereference_protected(io->handler, true);
-
-	if (use)
-		use_free(use);
+	return io->now.handler ? io->now.handler->ops->name : "";
 }
 
 static const struct gpamap_handler_ops *get_ops(const char *name)
@@ -241,8 +236,8 @@ static struct gpamap_handler_use *use_create(const char *name, u64 arg)
 	if (!use)
 		goto err_put;
 	use->ops = ops;
-	if (ops->create)
-		rc = ops->create(arg, &use->data);
+	if (ops->prepare)
+		rc = ops->prepare(arg, &use->data);
 	else
 		rc = arg ? -EINVAL : 0;
 	if (!rc)
@@ -256,66 +251,75 @@ err_put:
 	return ERR_PTR(rc);
 }
 
-static int handler_add(struct gpamap *map, struct gpamap_region *region,
-		       const struct gpamap_handler *cmd)
+static int handler_check(const struct gpamap_op *op)
 {
-	struct gpamap_io *io = gpamap_region_io(map, region);
-	struct gpamap_handler_use *use;
-	int rc;
+	size_t len = strnlen((const char *)op->name, GPAMAP_NAME_LEN);
 
-	if (region->kind != GPAMAP_REGION_IO)
-		return -EOPNOTSUPP;
-	if (io && rcu_access_pointer(io->handler))
+	if (len == GPAMAP_NAME_LEN || memchr_inv(op->name + len, 0, GPAMAP_NAME_LEN - len))
+		return -EINVAL;
+	if (op->flags & GPAMAP_HANDLER_REMOVE ? op->value || len : !len)
+		return -EINVAL;
+	return 0;
+}
+
+static int handler_apply(struct gpamap_tie *tie)
+{
+	struct gpamap_io_state *next = &tie->io->next;
+	struct gpamap_handler_use *use;
+
+	tie->undo->flags = tie->op->flags;
+	if (tie->op->flags & GPAMAP_HANDLER_REMOVE) {
+		if (!next->handler)
+			return -ENOENT;
+		tie->undo->tie = next->handler;
+		next->handler = NULL;
+		return 0;
+	}
+	if (next->handler)
 		return -EEXIST;
-	if (io && rcu_access_pointer(io->ring))
+	if (next->ring)
 		return -EBUSY;
-	use = use_create(cmd->name, cmd->arg);
+	use = use_create((const char *)tie->op->name, tie->op->value);
 	if (IS_ERR(use))
 		return PTR_ERR(use);
-	rc = gpamap_io_tie(map, region);
-	if (rc) {
-		use_free(use);
-		return rc;
-	}
-	/* Pairs with take_rest(). */
-	rcu_assign_pointer(gpamap_region_io(map, region)->handler, use);
+	next->handler = use;
 	return 0;
 }
 
-static int handler_remove(struct gpamap *map, struct gpamap_region *region)
+static void handler_undo(struct gpamap_ties *ties, struct gpamap_io *io,
+			 struct gpamap_undo *undo)
 {
-	struct gpamap_io *io = gpamap_region_io(map, region);
-	struct gpamap_handler_use *use;
-
-	use = io ? rcu_dereference_protected(io->handler, lockdep_is_held(&map->lock)) : NULL;
-	if (!use)
-		return -ENOENT;
-	rcu_assign_pointer(io->handler, NULL);
-	gpamap_io_wait(map);
-	use_free(use);
-	gpamap_io_untie(map, region);
-	return 0;
+	if (!(undo->flags & GPAMAP_HANDLER_REMOVE))
+		gpamap_handler_put(io->next.handler);
+	/* What was removed, or nothing. */
+	io->next.handler = undo->tie;
 }
 
-int gpamap_handler(struct gpamap *map, void *arg)
+static void handler_publish(struct gpamap_io *io, struct gpamap_undo *undo)
 {
-	struct gpamap_handler *cmd = arg;
-	struct gpamap_region *region;
-	size_t len;
-	int rc;
+	struct gpamap_handler_use *use = io->next.handler;
 
-	if (cmd->flags & ~GPAMAP_HANDLER_REMOVE)
-		return -EOPNOTSUPP;
-	len = strnlen(cmd->name, GPAMAP_NAME_LEN);
-	if (cmd->__reserved || len == GPAMAP_NAME_LEN ||
-	    memchr_inv(cmd->name + len, 0, GPAMAP_NAME_LEN - len))
-		return -EINVAL;
-	if (cmd->flags & GPAMAP_HANDLER_REMOVE ? cmd->arg || len : !len)
-		return -EINVAL;
-	rc = gpamap_map_find_region(map, cmd->region, &region);
-	if (rc)
-		return rc;
-	if (cmd->flags & GPAMAP_HANDLER_REMOVE)
-		return handler_remove(map, region);
-	return handler_add(map, region, cmd);
+	if (!use || use->committed)
+		return;
+	use->committed = true;
+	if (use->ops->commit)
+		use->ops->commit(use->data);
 }
+
+static void handler_finish(struct gpamap_undo *undo)
+{
+	if (undo->tie)
+		gpamap_handler_put(undo->tie);
+}
+
+const struct gpamap_tie_kind gpamap_handler_kind = {
+	.fields = GPAMAP_F_FLAGS | GPAMAP_F_VALUE | GPAMAP_F_NAME,
+	.flags = GPAMAP_HANDLER_REMOVE,
+	.remove = GPAMAP_HANDLER_REMOVE,
+	.regions = BIT(GPAMAP_REGION_IO),
+	.check = handler_check,
+	.apply = handler_apply,
+	.undo = handler_undo,
+	.publish = handler_publish,
+	.finish = handler_finish,
+};

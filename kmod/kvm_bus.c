@@ -4,7 +4,9 @@
  *
  * KVM exports no function to put a device on a bus, but what it takes is short: under
  * kvm->slots_lock make a new array of ranges with ours among the others', by address, publish
- * it in kvm->buses[] and free the old one when no vCPU can be reading it. A bus is searched
+ * it in kvm->buses[] and free the old one when nobody can be reading it. All buses change
+ * together, or none, while all vCPUs are held: so none is in an access, and the wait for KVM's
+ * SRCU is a short one. A bus is searched
  * with a comparison that takes overlapping ranges for equal, so ranges must be disjoint: of
  * ours those that touch are one, and where a device of someone else's is, none of ours
  * can be (EEXIST). KVM itself looks for that only among its ioeventfds; a device that
@@ -18,13 +20,15 @@
  * A range's length is an int: longer stretches are several ranges. An access that crosses
  * the end of a range finds nothing and leaves to the VMM.
  *
- * Beside kvm.c this is the only file that knows KVM. The functions run under the lock of
- * the map; the callbacks in vCPU threads, inside KVM_RUN.
+ * At the end, when the map is closed, nobody is held and nothing may be waited for. The devices
+ * are mute then, and leave the buses step by step: gpamap_vm_bus_leave().
+ *
+ * The functions run under the lock of the map; the callbacks in vCPU threads, inside KVM_RUN.
  */
-#include <linux/delay.h>
 #include <linux/kvm_host.h>
+#include <linux/srcu.h>
 #include <kvm/iodev.h>
-#include "private.h"
+#include "kvm.h"
 
 #define MAX_RANGE_LEN (1U << 30)
 
@@ -37,9 +41,12 @@ static const enum kvm_bus bus_idx[GPAMAP_NR_BUSES] = {
 /* The device of a VM on one bus. The same in all ranges. */
 struct gpamap_bus_device {
 	struct kvm_io_device dev;
-	struct gpamap *map;
+	/* Who is asked: gpamap_vm_ops.access, or nobody_answers() once the map is closed. */
+	bool (*access)(void *owner, const struct gpamap_access *access);
+	void *owner;
 	u32 bus;
 	struct gpamap_bus_list *placed;	/* what the bus has; NULL for nothing */
+	const struct kvm_io_bus *retired;	/* that had it, and may be read still */
 	struct gpamap_hint *hints;	/* NR_HINTS, by id of the vCPU */
 };
 
@@ -59,34 +66,39 @@ static enum gpamap_bus_view device_view(const struct gpamap_bus_device *device,
 	return kvm_arch_vcpu_memslots_id(vcpu) ? GPAMAP_VIEW_SMM : GPAMAP_VIEW_MEMORY;
 }
 
-/*
- * Whether a write can be done or not as it comes. A string that is written to a port comes
- * element by element, each an instruction of its own to KVM; but where KVM cannot see the
- * registers, as many as a page holds in one go, and KVM forgets the rest when one in the
- * middle is not done.
- */
-static bool may_leave(const struct gpamap_bus_device *device, const struct kvm_vcpu *vcpu)
+/* These two are not needed for every access, and so not in the structure. */
+u32 gpamap_access_vcpu_id(const struct gpamap_access *access)
 {
-	return device->bus != GPAMAP_BUS_PORTS || !vcpu->arch.guest_state_protected;
+	return access->vcpu->vcpu_id;
+}
+
+/*
+ * Whether a write can be done or not as it comes, and KVM forgets nothing. A string that is
+ * written to a port comes element by element, each an instruction of its own to KVM; but where
+ * KVM cannot see the registers, as many as a page holds in one go, and KVM forgets the rest when
+ * one in the middle is not done.
+ */
+bool gpamap_access_may_leave(const struct gpamap_access *access)
+{
+	return access->view != GPAMAP_VIEW_PORTS || !access->vcpu->arch.guest_state_protected;
 }
 
 static int bus_access(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t addr, int len,
 		      void *val, bool write)
 {
 	struct gpamap_bus_device *device = container_of(dev, struct gpamap_bus_device, dev);
+	bool (*access)(void *owner, const struct gpamap_access *a) = READ_ONCE(device->access);
 	const struct gpamap_access a = {
-		.map = device->map,
 		.hint = device_hint(device, vcpu->vcpu_id),
 		.addr = addr,
 		.val = val,
+		.vcpu = vcpu,
 		.view = device_view(device, vcpu),
-		.vcpu_id = vcpu->vcpu_id,
 		.len = len,
 		.write = write,
-		.may_leave = may_leave(device, vcpu),
 	};
 
-	return gpamap_dispatch(&a) ? 0 : -EOPNOTSUPP;
+	return access(device->owner, &a) ? 0 : -EOPNOTSUPP;
 }
 
 static int bus_read(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t addr, int len,
@@ -161,6 +173,21 @@ static bool bus_collides(const struct bus_plan *plan, const struct gpamap_bus_de
 	return false;
 }
 
+/* Whether a list asks for no more than another. */
+static bool list_within(const struct gpamap_bus_list *list, const struct gpamap_bus_list *in)
+{
+	u32 i, j = 0;
+
+	for (i = 0; i < list->nr; i++) {
+		while (in && j < in->nr && in->extents[j].last < list->extents[i].last)
+			j++;
+		if (!in || j == in->nr || in->extents[j].start > list->extents[i].start)
+			return false;
+	}
+	return true;
+}
+
+/* What it has already, or less, it can have: who came later is in its way as before. */
 static int bus_check(struct kvm *kvm, const struct gpamap_bus_device *device,
 		     const struct gpamap_bus_list *list)
 {
@@ -176,7 +203,7 @@ static int bus_check(struct kvm *kvm, const struct gpamap_bus_device *device,
 	bus_count(kvm, device, list, &plan);
 	if (!plan.old)
 		return list->nr ? -ENOMEM : 0;
-	if (bus_collides(&plan, device, list))
+	if (!list_within(list, device->placed) && bus_collides(&plan, device, list))
 		return -EEXIST;
 	/* As KVM counts: its ioeventfds are limited by file descriptors. */
 	if (plan.ours + plan.foreign - plan.old->ioeventfd_count > NR_IOBUS_DEVS)
@@ -221,7 +248,7 @@ static struct gpamap_bus_device *vm_device(struct gpamap_vm *vm, u32 bus)
 	return &vm->bus_devices[bus];
 }
 
-int gpamap_vm_bus_init(struct gpamap_vm *vm, struct gpamap *map)
+int gpamap_vm_bus_init(struct gpamap_vm *vm, void *owner)
 {
 	u32 bus;
 
@@ -230,7 +257,8 @@ int gpamap_vm_bus_init(struct gpamap_vm *vm, struct gpamap *map)
 		return -ENOMEM;
 	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++) {
 		kvm_iodevice_init(&vm_device(vm, bus)->dev, &bus_ops);
-		vm_device(vm, bus)->map = map;
+		vm_device(vm, bus)->access = vm->ops->access;
+		vm_device(vm, bus)->owner = owner;
 		vm_device(vm, bus)->bus = bus;
 		vm_device(vm, bus)->hints = kcalloc(NR_HINTS, sizeof(struct gpamap_hint),
 						    GPAMAP_GFP);
@@ -246,95 +274,226 @@ const struct gpamap_bus_list *gpamap_vm_bus_placed(const struct gpamap_vm *vm, u
 	return vm->bus_devices[bus].placed;
 }
 
-/* Waits until no vCPU is in an access that began before. */
-void gpamap_vm_bus_wait(struct gpamap_vm *vm)
-{
-	synchronize_srcu_expedited(&gpamap_vm_kvm(vm)->srcu);
-}
+/* So many devices others may place while a change is on its way, without it wanting memory. */
+#define MORE_FOREIGN 16
 
-/* Whether it could have these: -EEXIST, -ENOSPC or -ENOMEM if not. */
-int gpamap_vm_bus_check(struct gpamap_vm *vm, u32 bus, const struct gpamap_bus_list *list)
-{
-	struct kvm *kvm = gpamap_vm_kvm(vm);
-	int rc;
-
-	mutex_lock(&kvm->slots_lock);
-	rc = bus_check(kvm, vm_device(vm, bus), list);
-	mutex_unlock(&kvm->slots_lock);
-	return rc;
-}
-
-/*
- * Makes *@list all that we have on the bus, wherever other devices are, and hands out what
- * it was before: both are the caller's to free, never what the bus has. -ENOMEM is the only
- * error. Afterwards no vCPU is in an access that began before.
- */
-int gpamap_vm_bus_set(struct gpamap_vm *vm, u32 bus, struct gpamap_bus_list **list)
+/* Adds to a change that @bus is to have @list, NULL for nothing, which is the change's then. */
+int gpamap_vm_bus_plan(struct gpamap_vm *vm, struct gpamap_bus_change *change, u32 bus,
+		       struct gpamap_bus_list *list, unsigned long deadline)
 {
 	struct gpamap_bus_device *device = vm_device(vm, bus);
 	struct kvm *kvm = gpamap_vm_kvm(vm);
-	struct kvm_io_bus *new;
 	struct bus_plan plan;
-	int rc = -ENOMEM;
+	struct kvm_io_bus *room;
+	u32 max;
+	int rc;
 
-	mutex_lock(&kvm->slots_lock);
-	bus_count(kvm, device, *list, &plan);
-	if (!plan.old)
-		goto out_unlock;
-	new = kmalloc(struct_size(new, range, plan.foreign + plan.ours), GPAMAP_GFP);
+	rc = gpamap_lock_within(&kvm->slots_lock, deadline);
+	if (rc)
+		return rc;
+	rc = list ? bus_check(kvm, device, list) : 0;
+	bus_count(kvm, device, list, &plan);
+	mutex_unlock(&kvm->slots_lock);
+	if (rc)
+		return rc;
+	max = plan.foreign + plan.ours + MORE_FOREIGN;
+	room = kmalloc(struct_size(room, range, max), GPAMAP_GFP);
+	if (!room)
+		return -ENOMEM;
+	change->buses |= BIT(bus);
+	change->lists[bus] = list;
+	change->room[bus].bus = room;
+	change->room[bus].max = max;
+	return 0;
+}
+
+/* Frees what a change has left, done or not. */
+void gpamap_vm_bus_free(struct gpamap_bus_change *change)
+{
+	u32 bus;
+
+	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++) {
+		kvfree(change->lists[bus]);
+		kfree(change->room[bus].bus);
+	}
+	memset(change, 0, sizeof(*change));
+}
+
+/*
+ * A bus as it is to be, in @room of @max ranges or in memory of its own, and in @plan the one
+ * that it replaces. NULL if KVM has given the bus up: then it has waited for all who were
+ * asking us.
+ */
+static struct kvm_io_bus *bus_make(struct kvm *kvm, struct gpamap_bus_device *device,
+				   const struct gpamap_bus_list *list, void *room, u32 max,
+				   struct bus_plan *plan)
+{
+	struct kvm_io_bus *new = room;
+
+	bus_count(kvm, device, list, plan);
+	if (!plan->old)
+		return list && list->nr ? ERR_PTR(-ENOMEM) : NULL;
+	if (!room || plan->foreign + plan->ours > max)
+		new = kmalloc(struct_size(new, range, plan->foreign + plan->ours), GPAMAP_GFP);
 	if (!new)
-		goto out_unlock;
+		return ERR_PTR(-ENOMEM);
 	memset(new, 0, sizeof(*new));
-	bus_fill(new, device, *list, &plan);
-	rcu_assign_pointer(kvm->buses[bus_idx[bus]], new);
-	synchronize_srcu_expedited(&kvm->srcu);
-	kfree(plan.old);
-	swap(device->placed, *list);
-	rc = 0;
-out_unlock:
+	bus_fill(new, device, list, plan);
+	return new;
+}
+
+/*
+ * Does a change, wherever other devices are, on all buses or, with an error, on none: -ENOMEM,
+ * and -EBUSY or -EINTR if there is a @deadline (not NULL). vCPUs are held: none is in an access, or
+ * will be in one that began before.
+ */
+int gpamap_vm_bus_apply(struct gpamap_vm *vm, struct gpamap_bus_change *change,
+			const unsigned long *deadline)
+{
+	struct kvm_io_bus *new[GPAMAP_NR_BUSES] = { NULL };
+	struct bus_plan plan[GPAMAP_NR_BUSES] = { { NULL } };
+	struct kvm *kvm = gpamap_vm_kvm(vm);
+	int rc = 0;
+	u32 bus;
+
+	if (!change->buses)
+		return 0;
+	if (deadline)
+		rc = gpamap_lock_within(&kvm->slots_lock, *deadline);
+	else
+		mutex_lock(&kvm->slots_lock);
+	if (rc)
+		return rc;
+	for (bus = 0; !rc && bus < GPAMAP_NR_BUSES; bus++) {
+		if (!(change->buses & BIT(bus)))
+			continue;
+		new[bus] = bus_make(kvm, vm_device(vm, bus), change->lists[bus],
+				    change->room[bus].bus, change->room[bus].max, &plan[bus]);
+		if (IS_ERR(new[bus])) {
+			rc = PTR_ERR(new[bus]);
+			new[bus] = NULL;
+		}
+	}
+	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++) {
+		if (rc) {
+			if (new[bus] != change->room[bus].bus)
+				kfree(new[bus]);
+			continue;
+		}
+		if (new[bus] && new[bus] == change->room[bus].bus)
+			change->room[bus].bus = NULL;
+		if (new[bus])
+			rcu_assign_pointer(kvm->buses[bus_idx[bus]], new[bus]);
+		if (change->buses & BIT(bus))
+			swap(vm_device(vm, bus)->placed, change->lists[bus]);
+	}
+	/* Nobody of those who can be long inside: all vCPUs are held. */
+	if (!rc)
+		synchronize_srcu_expedited(&kvm->srcu);
+	for (bus = 0; !rc && bus < GPAMAP_NR_BUSES; bus++)
+		if (new[bus])
+			kfree(plan[bus].old);
 	mutex_unlock(&kvm->slots_lock);
 	return rc;
 }
 
-/* Whether KVM has the bus still. If not, it has waited for all who were asking us. */
-static bool bus_exists(struct kvm *kvm, u32 bus)
+static bool nobody_answers(void *owner, const struct gpamap_access *access)
 {
-	bool exists;
+	return false;
+}
 
-	mutex_lock(&kvm->slots_lock);
-	exists = rcu_access_pointer(kvm->buses[bus_idx[bus]]);
+/* From now on our devices do nothing. */
+void gpamap_vm_bus_mute(struct gpamap_vm *vm)
+{
+	u32 bus;
+
+	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++)
+		WRITE_ONCE(vm_device(vm, bus)->access, nobody_answers);
+}
+
+static bool has_ranges(const struct gpamap_bus_device *device)
+{
+	return device->placed && device->placed->nr;
+}
+
+/* False if it has to be tried again. */
+static bool bus_leave(struct kvm *kvm, struct gpamap_bus_device *device)
+{
+	struct kvm_io_bus *new;
+	struct bus_plan plan;
+
+	if (!has_ranges(device))
+		return true;
+	new = bus_make(kvm, device, NULL, NULL, 0, &plan);
+	if (IS_ERR(new))
+		return false;
+	if (new) {
+		rcu_assign_pointer(kvm->buses[bus_idx[device->bus]], new);
+		device->retired = plan.old;
+	}
+	kvfree(device->placed);
+	device->placed = NULL;
+	return true;
+}
+
+static bool all_leave(struct gpamap_vm *vm, struct kvm *kvm)
+{
+	bool done = true;
+	u32 bus;
+
+	if (!mutex_trylock(&kvm->slots_lock))
+		return false;
+	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++)
+		done &= bus_leave(kvm, vm_device(vm, bus));
 	mutex_unlock(&kvm->slots_lock);
-	return exists;
+	return done;
+}
+
+static bool anything_placed(struct gpamap_vm *vm)
+{
+	u32 bus;
+
+	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++)
+		if (has_ranges(vm_device(vm, bus)))
+			return true;
+	return false;
 }
 
 /*
- * Takes all that is ours from the buses, whatever it takes: the map goes away. In any
- * process, and in one without an mm.
+ * Takes all that is ours from the buses, and tells whether that is over and no vCPU is in an
+ * access to it any more. Does what can be done without waiting, in any process and in one
+ * without an mm; until it says true it has to be called again.
  */
+bool gpamap_vm_bus_leave(struct gpamap_vm *vm)
+{
+	struct kvm *kvm = gpamap_vm_kvm(vm);
+	u32 bus;
+
+	if (!vm->left) {
+		if (!anything_placed(vm))
+			return true;
+		if (!all_leave(vm, kvm))
+			return false;
+		vm->left = true;
+		vm->grace = start_poll_synchronize_srcu(&kvm->srcu);
+	}
+	if (!poll_state_synchronize_srcu(&kvm->srcu, vm->grace))
+		return false;
+	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++) {
+		kfree(vm_device(vm, bus)->retired);
+		vm_device(vm, bus)->retired = NULL;
+	}
+	return true;
+}
+
+/* Nothing of it is on a bus, and nobody in it. */
 void gpamap_vm_bus_exit(struct gpamap_vm *vm)
 {
-	struct gpamap_bus_list *none;
 	u32 bus;
 
 	if (!vm->bus_devices)
 		return;
 	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++) {
-		none = NULL;
-		while (vm_device(vm, bus)->placed && bus_exists(gpamap_vm_kvm(vm), bus)) {
-			unsigned int flags;
-			int rc;
-
-			rc = gpamap_vm_bus_set(vm, bus, &none);
-			if (!rc)
-				break;
-			flags = memalloc_noreclaim_save();
-			rc = gpamap_vm_bus_set(vm, bus, &none);
-			memalloc_noreclaim_restore(flags);
-			if (!rc)
-				break;
-			msleep(20);
-		}
-		kvfree(none);
 		kvfree(vm_device(vm, bus)->placed);
 		kfree(vm_device(vm, bus)->hints);
 	}

@@ -7,25 +7,18 @@
  * out again, also when the command has failed. It writes it once before the
  * command runs, so that a bad pointer is found while nothing has changed. A
  * command therefore never touches the memory of its argument structure, only
- * arrays that it points at.
+ * arrays that it points at. Each locks the map itself, within its deadline.
  */
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/poll.h>
 #include <linux/uaccess.h>
-#include "private.h"
-
-/* Which lock the dispatcher holds around a command. */
-enum lock_mode {
-	LOCK_NONE,	/* the command locks the map itself, or reads under RCU */
-	LOCK_MAP,	/* the lock of the map */
-};
+#include "commands.h"
 
 struct ioctl_op {
 	u32 size;		/* of the structure as this kernel knows it */
 	u32 min_size;		/* of its first version */
 	unsigned int cmd;
-	enum lock_mode lock;
 	bool respond;		/* has out_ members */
 	int (*execute)(struct gpamap *map, void *arg);
 };
@@ -43,9 +36,10 @@ union ioctl_arg {
 	struct gpamap_policy policy;
 	struct gpamap_ring ring;
 	struct gpamap_post post;
+	struct gpamap_watch watch;
 };
 
-#define IOCTL_OP(_cmd, _struct, _last, _lock, _respond, _execute)		\
+#define IOCTL_OP(_cmd, _struct, _last, _respond, _execute)			\
 	[_IOC_NR(_cmd) - GPAMAP_CMD_BASE] = {					\
 		.size = sizeof(struct _struct) +				\
 			BUILD_BUG_ON_ZERO(sizeof(struct _struct) >		\
@@ -53,44 +47,46 @@ union ioctl_arg {
 			BUILD_BUG_ON_ZERO(offsetof(struct _struct, size)),	\
 		.min_size = offsetofend(struct _struct, _last),			\
 		.cmd = _cmd,							\
-		.lock = _lock,							\
 		.respond = _respond,						\
 		.execute = _execute,						\
 	}
 
-static const struct ioctl_op ioctl_ops[] = {
-	IOCTL_OP(GPAMAP_ATTACH, gpamap_attach, __reserved, LOCK_MAP, false,
-		 gpamap_attach),
-	IOCTL_OP(GPAMAP_DETACH, gpamap_detach, flags, LOCK_MAP, false, gpamap_detach),
-	IOCTL_OP(GPAMAP_APPLY, gpamap_apply, out_generation, LOCK_NONE, true,
-		 gpamap_apply),
-	IOCTL_OP(GPAMAP_QUERY, gpamap_query, out_generation, LOCK_NONE, true,
-		 gpamap_query),
-	IOCTL_OP(GPAMAP_LOOKUP, gpamap_lookup, __reserved2, LOCK_NONE, true,
-		 gpamap_lookup),
-	IOCTL_OP(GPAMAP_DOORBELL, gpamap_doorbell, __reserved, LOCK_MAP, false,
-		 gpamap_doorbell),
-	IOCTL_OP(GPAMAP_REGISTERS, gpamap_registers, registers, LOCK_NONE, false,
-		 gpamap_registers),
-	IOCTL_OP(GPAMAP_HANDLER, gpamap_handler, name, LOCK_MAP, false, gpamap_handler),
-	IOCTL_OP(GPAMAP_POLICY, gpamap_policy, policy, LOCK_MAP, false, gpamap_policy),
-	IOCTL_OP(GPAMAP_RING, gpamap_ring, fd, LOCK_MAP, false, gpamap_ring),
-	IOCTL_OP(GPAMAP_POST, gpamap_post, ring, LOCK_MAP, false, gpamap_post),
-};
-
-static int execute(const struct ioctl_op *op, struct gpamap *map, union ioctl_arg *arg)
+static int execute_attach(struct gpamap *map, void *arg)
 {
-	int rc;
-
-	if (op->lock == LOCK_NONE)
-		return op->execute(map, arg);
-	rc = mutex_lock_killable(&map->lock);
-	if (rc)
-		return rc;
-	rc = op->execute(map, arg);
-	mutex_unlock(&map->lock);
-	return rc;
+	return gpamap_map_attach(map, arg);
 }
+
+static int execute_detach(struct gpamap *map, void *arg)
+{
+	return gpamap_map_detach(map, arg);
+}
+
+static int execute_apply(struct gpamap *map, void *arg)
+{
+	return gpamap_map_apply(map, arg);
+}
+
+static int execute_watch(struct gpamap *map, void *arg)
+{
+	const struct gpamap_watch *cmd = arg;
+
+	return cmd->flags ? -EOPNOTSUPP : gpamap_news_watch(map->reader.news);
+}
+
+static const struct ioctl_op ioctl_ops[] = {
+	IOCTL_OP(GPAMAP_ATTACH, gpamap_attach, __reserved, false, execute_attach),
+	IOCTL_OP(GPAMAP_DETACH, gpamap_detach, flags, false, execute_detach),
+	IOCTL_OP(GPAMAP_APPLY, gpamap_apply, out_generation, true, execute_apply),
+	IOCTL_OP(GPAMAP_QUERY, gpamap_query, out_generation, true, gpamap_query),
+	IOCTL_OP(GPAMAP_LOOKUP, gpamap_lookup, __reserved2, true, gpamap_lookup),
+	IOCTL_OP(GPAMAP_DOORBELL, gpamap_doorbell, __reserved, false, gpamap_doorbell),
+	IOCTL_OP(GPAMAP_REGISTERS, gpamap_registers, registers, false, gpamap_registers),
+	IOCTL_OP(GPAMAP_HANDLER, gpamap_handler, name, false, gpamap_handler),
+	IOCTL_OP(GPAMAP_POLICY, gpamap_policy, policy, false, gpamap_policy),
+	IOCTL_OP(GPAMAP_RING, gpamap_ring, fd, false, gpamap_ring),
+	IOCTL_OP(GPAMAP_POST, gpamap_post, ring, false, gpamap_post),
+	IOCTL_OP(GPAMAP_WATCH, gpamap_watch, flags, false, execute_watch),
+};
 
 static long gpamap_fop_ioctl(struct file *file, unsigned int cmd, unsigned long uarg)
 {
@@ -119,26 +115,30 @@ static long gpamap_fop_ioctl(struct file *file, unsigned int cmd, unsigned long 
 		return rc;
 	arg.size = user_size;
 	if (!op->respond)
-		return execute(op, file->private_data, &arg);
+		return op->execute(file->private_data, &arg);
 
 	user_size = min(user_size, op->size);
 	if (copy_to_user(uptr, &arg, user_size))
 		return -EFAULT;
-	rc = execute(op, file->private_data, &arg);
+	rc = op->execute(file->private_data, &arg);
 	/* It could be written a moment ago; what was done is not undone for this. */
 	if (copy_to_user(uptr, &arg, user_size))
 		return rc ?: -EFAULT;
 	return rc;
 }
 
-/* Readable when there is a generation that QUERY has not told yet. */
 static __poll_t gpamap_fop_poll(struct file *file, struct poll_table_struct *table)
 {
 	struct gpamap *map = file->private_data;
 
-	poll_wait(file, &map->wait, table);
-	return READ_ONCE(map->generation) != READ_ONCE(map->seen_generation) ?
-		       EPOLLIN | EPOLLRDNORM : 0;
+	return gpamap_reader_poll(&map->reader, file, table);
+}
+
+static ssize_t gpamap_fop_read(struct file *file, char __user *buf, size_t len, loff_t *pos)
+{
+	struct gpamap *map = file->private_data;
+
+	return gpamap_reader_read(&map->reader, file, buf, len);
 }
 
 static int gpamap_fop_mmap(struct file *file, struct vm_area_struct *vma)
@@ -149,49 +149,27 @@ static int gpamap_fop_mmap(struct file *file, struct vm_area_struct *vma)
 		return -EINVAL;
 	/* No region has the id 0. */
 	if (!vma->vm_pgoff)
-		return gpamap_exits_mmap(map, vma);
+		return gpamap_exits_mmap(&map->dispatch, vma);
 	if ((u64)vma->vm_pgoff > U32_MAX)
-		return gpamap_ring_mmap(map, vma);
-	return gpamap_registers_mmap(map, vma);
+		return gpamap_ring_mmap(&map->ties, vma);
+	return gpamap_registers_mmap(&map->ties, &map->tree, vma);
 }
 
 static int gpamap_fop_open(struct inode *inode, struct file *file)
 {
-	struct gpamap *map;
+	struct gpamap *map = gpamap_map_alloc();
 
-	map = kzalloc(sizeof(*map), GPAMAP_GFP);
 	if (!map)
 		return -ENOMEM;
-	mutex_init(&map->lock);
-	init_waitqueue_head(&map->wait);
-	gpamap_tree_init(&map->tree);
-	gpamap_slots_init(&map->slots);
-	gpamap_rings_init(map);
 	gpamap_debugfs_add(map);
 	file->private_data = map;
 	return 0;
 }
 
-/* May run in any process, and in one without an mm. Never fails. */
 static int gpamap_fop_release(struct inode *inode, struct file *file)
 {
-	struct gpamap *map = file->private_data;
-	struct gpamap_region *region;
-	unsigned long id;
-
-	gpamap_debugfs_del(map);
-	if (map->vm)
-		gpamap_vm_put(map->vm);
-	gpamap_slots_destroy(&map->slots);
-	/* Nobody reads any more: LOOKUP and poll hold the file, KVM does not ask. */
-	kfree(rcu_dereference_protected(map->snapshot, true));
-	xa_for_each(&map->tree.regions, id, region)
-		gpamap_io_free(region);
-	gpamap_exits_free(map);
-	gpamap_rings_free(map);
-	gpamap_tree_destroy(&map->tree);
-	mutex_destroy(&map->lock);
-	kfree(map);
+	gpamap_debugfs_del(file->private_data);
+	gpamap_map_close(file->private_data);
 	return 0;
 }
 
@@ -200,6 +178,8 @@ static const struct file_operations gpamap_fops = {
 	.open = gpamap_fop_open,
 	.release = gpamap_fop_release,
 	.unlocked_ioctl = gpamap_fop_ioctl,
+	.read = gpamap_fop_read,
+	.llseek = noop_llseek,
 	.poll = gpamap_fop_poll,
 	.mmap = gpamap_fop_mmap,
 	.compat_ioctl = compat_ptr_ioctl,
@@ -216,18 +196,29 @@ static int __init gpamap_init(void)
 {
 	int rc;
 
+	rc = gpamap_hold_start();
+	if (rc)
+		return rc;
+	rc = gpamap_map_init();
+	if (rc)
+		goto err_hold;
 	gpamap_debugfs_init();
 	rc = misc_register(&gpamap_dev);
-	if (rc)
-		gpamap_debugfs_exit();
+	if (!rc)
+		return 0;
+	gpamap_debugfs_exit();
+	gpamap_map_exit();
+err_hold:
+	gpamap_hold_stop();
 	return rc;
 }
 
 static void __exit gpamap_exit(void)
 {
 	misc_deregister(&gpamap_dev);
+	gpamap_map_exit();
 	gpamap_debugfs_exit();
-	gpamap_vm_exit();
+	gpamap_hold_stop();
 }
 
 module_init(gpamap_init);

@@ -17,20 +17,20 @@
  * fail has failed by then.
  *
  * If KVM refuses an operation, those done before are undone in reverse order. A slot
- * that has to be created again needs memory of KVM's; it may use the reserves for what it
- * does not get otherwise. If even
- * that fails, memslots and view disagree for good: the caller is told so, and the table
- * says what KVM has.
+ * that has to be created again needs memory of KVM's, as much as its user has made it large: so
+ * none is taken from the kernel's reserves for it. What KVM has freed when it deleted the slot
+ * is there again, as a rule; it is tried for a while. If that fails, memslots and view disagree
+ * for good: the caller is told so, and the table says what KVM has.
  *
- * Running vCPUs must not see a plan half done that takes anything, nor that it is undone:
- * the caller holds them if gpamap_plan_holds() says so. One delete alone cannot be half done.
- * One that only gives holds nobody; if it fails in the middle, what was given is taken back.
+ * Running vCPUs must not see a plan half done, nor that it is undone: the caller holds them
+ * whenever there is anything to do. That also keeps KVM, which waits for its SRCU in each of
+ * these operations, from waiting for a vCPU.
  *
  * Called under the lock of the map, in the process that owns the VM.
  */
 #include <linux/bitmap.h>
-#include <linux/sched/mm.h>
-#include "private.h"
+#include <linux/sched.h>
+#include "memslot.h"
 
 void gpamap_slots_init(struct gpamap_slots *slots)
 {
@@ -54,17 +54,6 @@ void gpamap_slots_destroy(struct gpamap_slots *slots)
 		xa_destroy(&slots->as[as]);
 	}
 	slots->nr = 0;
-}
-
-/* The region that a slot of an attached map shows; NULL in a broken one where none is. */
-const struct gpamap_region *gpamap_slot_region(const struct gpamap *map,
-					       const struct gpamap_slot *slot)
-{
-	const struct gpamap_root *root = map->memory[slot->as_id];
-	const struct gpamap_range *range;
-
-	range = root ? gpamap_flatview_find(root->view, slot->gpa) : NULL;
-	return range ? range->region : NULL;
 }
 
 static unsigned long slot_gfn(const struct gpamap_slot *slot)
@@ -547,10 +536,10 @@ int gpamap_plan_finish(struct gpamap_plan *plan, struct gpamap_vm *vm, u32 *shor
 	return rc ?: plan_ids(plan, vm, short_of);
 }
 
-/* Whether it could be seen half done with something taken. */
-bool gpamap_plan_holds(const struct gpamap_plan *plan)
+/* Whether there is anything to do. */
+bool gpamap_plan_is_empty(const struct gpamap_plan *plan)
 {
-	return plan->nr_moves || plan->gone.nr > 1 || (plan->gone.nr && plan->come.nr);
+	return !plan->gone.nr && !plan->nr_moves && !plan->come.nr;
 }
 
 /* ---- doing it --------------------------------------------------------- */
@@ -562,19 +551,20 @@ struct progress {
 	u32 created;
 };
 
-/* An operation that has to succeed: what KVM cannot get, it takes from the reserves. */
+#define MUST_TRIES 10
+
+/* An operation that has to succeed: where memory is short, somebody may free some. */
 static int must(int (*op)(struct gpamap_vm *vm, const struct gpamap_slot *slot),
 		struct gpamap_vm *vm, const struct gpamap_slot *slot)
 {
-	unsigned int flags;
-	int rc;
+	int tries, rc;
 
-	rc = op(vm, slot);
-	if (rc != -ENOMEM)
-		return rc;
-	flags = memalloc_noreclaim_save();
-	rc = op(vm, slot);
-	memalloc_noreclaim_restore(flags);
+	for (tries = 0; tries < MUST_TRIES; tries++) {
+		rc = op(vm, slot);
+		if (rc != -ENOMEM)
+			break;
+		schedule_timeout_uninterruptible(1);
+	}
 	return rc;
 }
 
@@ -684,6 +674,27 @@ int gpamap_plan_apply(struct gpamap_plan *plan, struct gpamap_slots *slots,
 		if (*broken)
 			plan_cut(plan, slots, vm, &done);
 	}
+	return rc;
+}
+
+/**
+ * gpamap_plan_unapply() - Make KVM take back what a plan has done
+ * @plan: After a gpamap_plan_apply() that succeeded
+ * @slots: What KVM had
+ * @vm: The VM
+ *
+ * Return: 0, and the plan is to be aborted; or, when KVM could not be brought back, the error
+ * of that: what is left of the plan is what KVM has, to be committed.
+ */
+int gpamap_plan_unapply(struct gpamap_plan *plan, struct gpamap_slots *slots,
+			struct gpamap_vm *vm)
+{
+	struct progress done = { plan->gone.nr, plan->nr_moves, plan->come.nr };
+	int rc;
+
+	rc = roll_back(plan, vm, &done);
+	if (rc)
+		plan_cut(plan, slots, vm, &done);
 	return rc;
 }
 

@@ -3,15 +3,13 @@
  * Policy: what becomes of the accesses to a region that nothing else of what is tied to it
  * answers: told to the VMM with what they are for (exits.c), or answered with nothing.
  *
- * Set under the lock of the map, and read by vCPUs without one: an access finds the policy
- * of before or the one of after.
  */
-#include "private.h"
+#include "ties.h"
 
-/* Whether it is answered. Under KVM's SRCU. */
+/* Whether it is answered. */
 bool gpamap_policy_access(const struct gpamap_io *io, u32 len, bool write, void *val)
 {
-	switch (READ_ONCE(io->policy)) {
+	switch (io->now.policy) {
 	case GPAMAP_POLICY_ZEROES:
 		if (!write)
 			memset(val, 0, len);
@@ -24,9 +22,9 @@ bool gpamap_policy_access(const struct gpamap_io *io, u32 len, bool write, void 
 	return false;
 }
 
-static int policy_check(const struct gpamap_policy *cmd, const struct gpamap_region *region)
+static int policy_fits(u32 policy, const struct gpamap_region *region)
 {
-	switch (cmd->policy) {
+	switch (policy) {
 	case GPAMAP_POLICY_NONE:
 		return 0;
 	case GPAMAP_POLICY_TELL:
@@ -39,30 +37,25 @@ static int policy_check(const struct gpamap_policy *cmd, const struct gpamap_reg
 	return -EOPNOTSUPP;
 }
 
-int gpamap_policy(struct gpamap *map, void *arg)
+static int policy_apply(struct gpamap_tie *tie)
 {
-	struct gpamap_policy *cmd = arg;
-	struct gpamap_region *region;
-	struct gpamap_io *io;
-	int rc;
+	int rc = policy_fits(tie->op->kind, tie->region);
 
-	if (cmd->flags)
-		return -EOPNOTSUPP;
-	rc = gpamap_map_find_region(map, cmd->region, &region);
 	if (rc)
 		return rc;
-	rc = policy_check(cmd, region);
-	if (rc)
-		return rc;
-	if (cmd->policy != GPAMAP_POLICY_NONE) {
-		rc = gpamap_io_tie(map, region);
-		if (rc)
-			return rc;
-	}
-	io = gpamap_region_io(map, region);
-	if (!io)
-		return 0;
-	WRITE_ONCE(io->policy, cmd->policy);
-	gpamap_io_untie(map, region);
+	tie->undo->flags = tie->io->next.policy;
+	tie->io->next.policy = tie->op->kind;
 	return 0;
 }
+
+static void policy_undo(struct gpamap_ties *ties, struct gpamap_io *io,
+			struct gpamap_undo *undo)
+{
+	io->next.policy = undo->flags;
+}
+
+const struct gpamap_tie_kind gpamap_policy_kind = {
+	.fields = GPAMAP_F_KIND,
+	.apply = policy_apply,
+	.undo = policy_undo,
+};

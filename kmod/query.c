@@ -11,7 +11,7 @@
  */
 #include <linux/rcupdate.h>
 #include <linux/uaccess.h>
-#include "private.h"
+#include "commands.h"
 
 /* Each fills @count records if @out is not NULL, and returns their number. */
 
@@ -27,7 +27,8 @@ static int fill_info(struct gpamap *map, struct gpamap_query *cmd, void *out)
 			    GPAMAP_FEATURE_DRY_RUN | GPAMAP_FEATURE_STATS |
 			    GPAMAP_FEATURE_CUT_AHEAD | GPAMAP_FEATURE_DOORBELL |
 			    GPAMAP_FEATURE_REGISTERS | GPAMAP_FEATURE_HANDLER |
-			    GPAMAP_FEATURE_POLICY | GPAMAP_FEATURE_RINGS,
+			    GPAMAP_FEATURE_POLICY | GPAMAP_FEATURE_RINGS |
+			    GPAMAP_FEATURE_TIES,
 		.generation = map->generation,
 		.state = (map->vm ? GPAMAP_STATE_ATTACHED : 0) |
 			 (map->broken ? GPAMAP_STATE_BROKEN : 0),
@@ -140,7 +141,7 @@ static int fill_slots(struct gpamap *map, struct gpamap_query *cmd, void *out)
 
 	for (as = 0; out && as < GPAMAP_NR_AS; as++) {
 		xa_for_each(&map->slots.as[as], gfn, slot) {
-			region = gpamap_slot_region(map, slot);
+			region = gpamap_map_slot_region(map, slot);
 			*info++ = (struct gpamap_slot_info){
 				.gpa = slot->gpa,
 				.npages = slot->npages,
@@ -170,7 +171,7 @@ static int fill_counters(struct gpamap *map, struct gpamap_query *cmd, void *out
 	u32 nr = 0;
 
 	xa_for_each(&map->tree.regions, id, region) {
-		const struct gpamap_io *io = gpamap_region_io(map, region);
+		const struct gpamap_io *io = gpamap_region_io(region);
 
 		cond_resched();
 		if (!io)
@@ -268,45 +269,15 @@ int gpamap_query(struct gpamap *map, void *arg)
 	if (cmd->record_size > PAGE_SIZE)
 		return -E2BIG;
 
-	rc = mutex_lock_killable(&map->lock);
+	rc = gpamap_map_lock_killable(map);
 	if (rc)
 		return rc;
 	rc = make_records(map, cmd, what, &records);
-	mutex_unlock(&map->lock);
+	gpamap_map_unlock(map);
 	if (!rc)
 		rc = copy_records(cmd, records, queries[what].size);
-	/* Told. One that is told late of an old one leaves poll() saying so once more. */
-	if (!rc)
-		WRITE_ONCE(map->seen_generation, cmd->out_generation);
 	kvfree(records);
 	return rc;
-}
-
-/**
- * gpamap_map_find() - What is at an address of a space
- * @snapshot: From map->snapshot, or NULL
- * @space: Id of the space
- * @addr: The address
- *
- * Context: RCU read section, which the answer must not leave.
- * Return: the range, or NULL if there is no such space or nothing is seen there.
- */
-const struct gpamap_range *gpamap_map_find(const struct gpamap_snapshot *snapshot,
-					   u32 space, u64 addr)
-{
-	u32 lo = 0, hi = snapshot ? snapshot->nr : 0;
-
-	while (lo < hi) {
-		u32 mid = lo + (hi - lo) / 2;
-
-		if (snapshot->views[mid].space == space)
-			return gpamap_flatview_find(snapshot->views[mid].view, addr);
-		if (snapshot->views[mid].space < space)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return NULL;
 }
 
 int gpamap_lookup(struct gpamap *map, void *arg)
@@ -322,8 +293,8 @@ int gpamap_lookup(struct gpamap *map, void *arg)
 
 	rcu_read_lock();
 	/* Pairs with show(). */
-	snapshot = rcu_dereference(map->snapshot);
-	range = gpamap_map_find(snapshot, cmd->space, cmd->addr);
+	snapshot = rcu_dereference(map->dispatch.snapshot);
+	range = gpamap_snapshot_find(snapshot, cmd->space, cmd->addr);
 	if (range) {
 		cmd->out_generation = snapshot->generation;
 		cmd->out_offset = range->offset + (cmd->addr - range->start);

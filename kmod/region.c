@@ -33,21 +33,6 @@
 		  GPAMAP_SET_UNMERGEABLE | GPAMAP_SET_ROMD | GPAMAP_SET_LAST | \
 		  GPAMAP_SET_CUT_AHEAD)
 
-/* Members of struct gpamap_op, as a set. */
-enum {
-	F_MASK = 1 << 0,
-	F_FLAGS = 1 << 1,
-	F_KIND = 1 << 2,
-	F_REF = 1 << 3,
-	F_PRIO = 1 << 4,
-	F_AS = 1 << 5,
-	F_AT = 1 << 6,
-	F_LAST = 1 << 7,
-	F_OFFSET = 1 << 8,
-	F_HVA = 1 << 9,
-	F_NAME = 1 << 10,
-};
-
 void gpamap_tree_init(struct gpamap_tree *tree)
 {
 	memset(tree, 0, sizeof(*tree));
@@ -269,15 +254,18 @@ static void region_detach(struct gpamap_region *region)
 
 /* ---- operations ------------------------------------------------------- */
 
-/* Which members of @op are not zero. */
-static u32 op_fields(const struct gpamap_op *op)
+/* Which members of @op are not zero, as enum gpamap_op_fields. */
+u32 gpamap_op_fields(const struct gpamap_op *op)
 {
-	return (op->mask ? F_MASK : 0) | (op->flags ? F_FLAGS : 0) |
-	       (op->kind ? F_KIND : 0) | (op->ref ? F_REF : 0) |
-	       (op->prio ? F_PRIO : 0) | (op->as_id ? F_AS : 0) |
-	       (op->at ? F_AT : 0) | (op->last ? F_LAST : 0) |
-	       (op->offset ? F_OFFSET : 0) | (op->hva ? F_HVA : 0) |
-	       (memchr_inv(op->name, 0, sizeof(op->name)) ? F_NAME : 0);
+	return (op->mask ? GPAMAP_F_MASK : 0) | (op->flags ? GPAMAP_F_FLAGS : 0) |
+	       (op->kind ? GPAMAP_F_KIND : 0) | (op->ref ? GPAMAP_F_REF : 0) |
+	       (op->prio ? GPAMAP_F_PRIO : 0) | (op->as_id ? GPAMAP_F_AS : 0) |
+	       (op->at ? GPAMAP_F_AT : 0) | (op->last ? GPAMAP_F_LAST : 0) |
+	       (op->offset ? GPAMAP_F_OFFSET : 0) | (op->hva ? GPAMAP_F_HVA : 0) |
+	       (memchr_inv(op->name, 0, sizeof(op->name)) ? GPAMAP_F_NAME : 0) |
+	       (op->value ? GPAMAP_F_VALUE : 0) |
+	       (op->items || op->nr || op->item_size ? GPAMAP_F_ITEMS : 0) |
+	       (op->len ? GPAMAP_F_LEN : 0) | (op->fd ? GPAMAP_F_FD : 0);
 }
 
 static int op_check_name(const struct gpamap_op *op)
@@ -322,7 +310,7 @@ static void id_restore(struct xarray *xa, u32 id, void *shadow)
 static int op_region(struct gpamap_txn *txn, const struct gpamap_op *op,
 		     struct gpamap_undo *undo)
 {
-	u32 fields = F_FLAGS | F_KIND | F_LAST | F_NAME;
+	u32 fields = GPAMAP_F_FLAGS | GPAMAP_F_KIND | GPAMAP_F_LAST | GPAMAP_F_NAME;
 	struct gpamap_region *region, *target = NULL;
 	struct gpamap_tree *tree = txn->tree;
 	u64 hva_last;
@@ -338,15 +326,15 @@ static int op_region(struct gpamap_txn *txn, const struct gpamap_op *op,
 	case GPAMAP_REGION_RAM:
 	case GPAMAP_REGION_ROM:
 	case GPAMAP_REGION_ROMD:
-		fields |= F_HVA;
+		fields |= GPAMAP_F_HVA;
 		break;
 	case GPAMAP_REGION_ALIAS:
-		fields |= F_REF | F_OFFSET;
+		fields |= GPAMAP_F_REF | GPAMAP_F_OFFSET;
 		break;
 	default:
 		return -EOPNOTSUPP;
 	}
-	if (op_fields(op) & ~fields ||
+	if (gpamap_op_fields(op) & ~fields ||
 	    (op->flags & GPAMAP_REGION_ROMD_MODE && op->kind != GPAMAP_REGION_ROMD))
 		return -EINVAL;
 	rc = op_check_name(op);
@@ -444,7 +432,7 @@ static int op_add(struct gpamap_txn *txn, const struct gpamap_op *op,
 	struct gpamap_region *region, *container;
 	int above, below;
 
-	if (op_fields(op) & ~(F_REF | F_PRIO | F_AT) || !op->ref)
+	if (gpamap_op_fields(op) & ~(GPAMAP_F_REF | GPAMAP_F_PRIO | GPAMAP_F_AT) || !op->ref)
 		return -EINVAL;
 	region = gpamap_tree_region(tree, op->id);
 	container = gpamap_tree_region(tree, op->ref);
@@ -475,7 +463,7 @@ static int op_del(struct gpamap_txn *txn, const struct gpamap_op *op,
 {
 	struct gpamap_region *region;
 
-	if (op_fields(op))
+	if (gpamap_op_fields(op))
 		return -EINVAL;
 	region = gpamap_tree_region(txn->tree, op->id);
 	if (!region || !region->container)
@@ -492,14 +480,14 @@ static int op_destroy(struct gpamap_txn *txn, const struct gpamap_op *op,
 {
 	struct gpamap_region *region;
 
-	if (op_fields(op))
+	if (gpamap_op_fields(op))
 		return -EINVAL;
 	region = gpamap_tree_region(txn->tree, op->id);
 	if (!region)
 		return -ENOENT;
 	if (region->container || region_below(region, NULL) != region->target ||
 	    !list_empty(&region->aliases) || (region->root && region->root->nr_spaces) ||
-	    rcu_access_pointer(region->io))
+	    (txn->ties && txn->ties->is_tied(region)))
 		return -EBUSY;
 
 	undo->region = region;
@@ -525,16 +513,16 @@ static const struct {
 	u32 field;
 	u32 flag;
 } set_uses[] = {
-	{ GPAMAP_SET_ENABLED, F_FLAGS, GPAMAP_REGION_DISABLED },
-	{ GPAMAP_SET_READONLY, F_FLAGS, GPAMAP_REGION_READONLY },
-	{ GPAMAP_SET_NONVOLATILE, F_FLAGS, GPAMAP_REGION_NONVOLATILE },
-	{ GPAMAP_SET_UNMERGEABLE, F_FLAGS, GPAMAP_REGION_UNMERGEABLE },
-	{ GPAMAP_SET_ROMD, F_FLAGS, GPAMAP_REGION_ROMD_MODE },
-	{ GPAMAP_SET_CUT_AHEAD, F_FLAGS, GPAMAP_REGION_CUT_AHEAD },
-	{ GPAMAP_SET_AT, F_AT, 0 },
-	{ GPAMAP_SET_PRIO, F_PRIO, 0 },
-	{ GPAMAP_SET_OFFSET, F_OFFSET, 0 },
-	{ GPAMAP_SET_LAST, F_LAST, 0 },
+	{ GPAMAP_SET_ENABLED, GPAMAP_F_FLAGS, GPAMAP_REGION_DISABLED },
+	{ GPAMAP_SET_READONLY, GPAMAP_F_FLAGS, GPAMAP_REGION_READONLY },
+	{ GPAMAP_SET_NONVOLATILE, GPAMAP_F_FLAGS, GPAMAP_REGION_NONVOLATILE },
+	{ GPAMAP_SET_UNMERGEABLE, GPAMAP_F_FLAGS, GPAMAP_REGION_UNMERGEABLE },
+	{ GPAMAP_SET_ROMD, GPAMAP_F_FLAGS, GPAMAP_REGION_ROMD_MODE },
+	{ GPAMAP_SET_CUT_AHEAD, GPAMAP_F_FLAGS, GPAMAP_REGION_CUT_AHEAD },
+	{ GPAMAP_SET_AT, GPAMAP_F_AT, 0 },
+	{ GPAMAP_SET_PRIO, GPAMAP_F_PRIO, 0 },
+	{ GPAMAP_SET_OFFSET, GPAMAP_F_OFFSET, 0 },
+	{ GPAMAP_SET_LAST, GPAMAP_F_LAST, 0 },
 };
 
 static int op_set(struct gpamap_txn *txn, const struct gpamap_op *op,
@@ -542,7 +530,7 @@ static int op_set(struct gpamap_txn *txn, const struct gpamap_op *op,
 {
 	struct gpamap_region *region, *container;
 	bool seen = op->mask & ~GPAMAP_SET_CUT_AHEAD;
-	u32 fields = F_MASK, flags = 0;
+	u32 fields = GPAMAP_F_MASK, flags = 0;
 	u64 at, last, hva_last;
 	s32 prio;
 	u32 i;
@@ -555,7 +543,7 @@ static int op_set(struct gpamap_txn *txn, const struct gpamap_op *op,
 			flags |= set_uses[i].flag;
 		}
 	}
-	if (!op->mask || op_fields(op) & ~fields || op->flags & ~flags)
+	if (!op->mask || gpamap_op_fields(op) & ~fields || op->flags & ~flags)
 		return -EINVAL;
 	region = gpamap_tree_region(txn->tree, op->id);
 	if (!region)
@@ -635,7 +623,8 @@ static int op_space(struct gpamap_txn *txn, const struct gpamap_op *op,
 
 	if (op->kind < GPAMAP_SPACE_MEMORY || op->kind > GPAMAP_SPACE_VIEW)
 		return -EOPNOTSUPP;
-	if (op_fields(op) & ~(F_KIND | F_REF | F_AS | F_NAME) || !op->ref)
+	if (gpamap_op_fields(op) & ~(GPAMAP_F_KIND | GPAMAP_F_REF | GPAMAP_F_AS | GPAMAP_F_NAME) ||
+	    !op->ref)
 		return -EINVAL;
 	if (op->as_id && op->kind != GPAMAP_SPACE_MEMORY)
 		return -EINVAL;
@@ -695,7 +684,7 @@ static int op_space_destroy(struct gpamap_txn *txn, const struct gpamap_op *op,
 {
 	struct gpamap_space *space;
 
-	if (op_fields(op))
+	if (gpamap_op_fields(op))
 		return -EINVAL;
 	space = gpamap_tree_space(txn->tree, op->id);
 	if (!space)
@@ -716,6 +705,21 @@ static void undo_space_destroy(struct gpamap_txn *txn, struct gpamap_undo *undo)
 	txn->tree->nr_spaces++;
 }
 
+/* What is tied to a region is handed to who knows it. */
+static int op_tie(struct gpamap_txn *txn, const struct gpamap_op *op,
+		  struct gpamap_undo *undo)
+{
+	if (!txn->ties)
+		return -EOPNOTSUPP;
+	undo->region = gpamap_tree_region(txn->tree, op->id);
+	return txn->ties->apply(txn, op, undo);
+}
+
+static void undo_tie(struct gpamap_txn *txn, struct gpamap_undo *undo)
+{
+	txn->ties->undo(txn, undo);
+}
+
 static const struct {
 	int (*apply)(struct gpamap_txn *txn, const struct gpamap_op *op,
 		     struct gpamap_undo *undo);
@@ -728,6 +732,7 @@ static const struct {
 	[GPAMAP_OP_SET] = { op_set, undo_change },
 	[GPAMAP_OP_SPACE] = { op_space, undo_space },
 	[GPAMAP_OP_SPACE_DESTROY] = { op_space_destroy, undo_space_destroy },
+	[GPAMAP_OP_DOORBELL ... GPAMAP_OP_UNTIE] = { op_tie, undo_tie },
 };
 
 /* @max: the most operations that there will be. */

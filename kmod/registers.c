@@ -3,25 +3,30 @@
  * Registers: the values of an I/O region's registers in a page that the VMM maps, and what
  * the guest's reads and writes do with them, without the VMM.
  *
- * The page is one of the kernel's. vCPUs use it through its kernel address, under RCU
- * (dispatch.c), beside each other and beside the VMM: each access is one atomic operation of
+ * The page is one of the kernel's. vCPUs use it through its kernel address, beside each other
+ * and beside the VMM: each access is one atomic operation of
  * the register's width, which is why registers are aligned. What an offset is, is looked up
  * in a table with an entry for every byte of the page.
  *
- * The registers of a region are set and removed as a whole, under the lock of the map.
- * mmap() takes no lock of the map's, for it comes with mmap_lock; it finds the page as
- * vCPUs do. A mapping has its own reference on the page.
+ * The registers of a region are set and removed as a whole. The array of them is copied from
+ * the VMM before the map is locked, and what was made of it belongs to the call and to the
+ * state of the region that it came into.
+ *
+ * mmap() takes no lock of the map's, for it comes with mmap_lock; it finds the page that vCPUs
+ * have, under a spinlock. A mapping has its own reference on the page.
  *
  * Rules of MEMORY_MODEL kept here: 43 (as for doorbells).
  */
 #include <linux/mm.h>
 #include <linux/nospec.h>
-#include "private.h"
+#include <linux/refcount.h>
+#include "ties.h"
 
 #define LEN_MASK 0x0f
 #define KIND_SHIFT 4
 
 struct gpamap_registers_page {
+	refcount_t refs;
 	struct page *page;
 	void *constants;		/* a page of their values; NULL if there are none */
 	u8 what[PAGE_SIZE];		/* by offset: kind and length; 0 for nothing */
@@ -105,18 +110,16 @@ static u32 kind_of(const struct gpamap_registers_page *registers, u64 offset, u3
 	return (what & LEN_MASK) == len ? what >> KIND_SHIFT : 0;
 }
 
-/* Whether that is a register. Under RCU. */
+/* Whether that is a register. */
 bool gpamap_registers_has(const struct gpamap_io *io, u64 offset, u32 len)
 {
-	/* Pairs with registers_set(). */
-	return kind_of(rcu_dereference(io->registers), offset, len);
+	return kind_of(io->now.registers, offset, len);
 }
 
-/* Whether a read is answered, at @val. Under RCU. */
+/* Whether a read is answered, at @val. */
 bool gpamap_registers_read(const struct gpamap_io *io, u64 offset, u32 len, void *val)
 {
-	/* Pairs with registers_set(). */
-	const struct gpamap_registers_page *registers = rcu_dereference(io->registers);
+	const struct gpamap_registers_page *registers = io->now.registers;
 	u32 kind = kind_of(registers, offset, len);
 
 	switch (kind) {
@@ -135,11 +138,10 @@ bool gpamap_registers_read(const struct gpamap_io *io, u64 offset, u32 len, void
 	return kind;
 }
 
-/* Whether a write is done. Under RCU. */
+/* Whether a write is done. */
 bool gpamap_registers_write(const struct gpamap_io *io, u64 offset, u32 len, u64 value)
 {
-	/* Pairs with registers_set(). */
-	const struct gpamap_registers_page *registers = rcu_dereference(io->registers);
+	const struct gpamap_registers_page *registers = io->now.registers;
 	u32 kind = kind_of(registers, offset, len);
 
 	switch (kind) {
@@ -153,22 +155,14 @@ bool gpamap_registers_write(const struct gpamap_io *io, u64 offset, u32 len, u64
 	return kind;
 }
 
-static void registers_page_free(struct gpamap_registers_page *registers)
+void gpamap_registers_put(struct gpamap_registers_page *registers)
 {
+	if (!refcount_dec_and_test(&registers->refs))
+		return;
 	if (registers->page)
 		put_page(registers->page);
 	kfree(registers->constants);
 	kvfree(registers);
-}
-
-/* At the end of the map. */
-void gpamap_registers_free(struct gpamap_io *io)
-{
-	struct gpamap_registers_page *registers;
-
-	registers = rcu_dereference_protected(io->registers, true);
-	if (registers)
-		registers_page_free(registers);
 }
 
 static int register_check(const struct gpamap_register *reg)
@@ -222,32 +216,48 @@ static int add_register(struct gpamap_registers_page *registers,
 	return 0;
 }
 
-static struct gpamap_registers_page *registers_copy(const struct gpamap_registers *cmd)
+static int registers_check(const struct gpamap_op *op)
+{
+	if (op->flags & GPAMAP_REGISTERS_REMOVE)
+		return op->items || op->nr || op->item_size ? -EINVAL : 0;
+	if (!op->nr || op->nr > PAGE_SIZE || op->item_size < sizeof(struct gpamap_register))
+		return -EINVAL;
+	return op->item_size > PAGE_SIZE ? -E2BIG : 0;
+}
+
+static int registers_prepare(const struct gpamap_op *op, void **prepared)
 {
 	struct gpamap_registers_page *registers;
 	struct gpamap_register reg;
-	u64 from = cmd->registers;
+	u64 from = op->items;
 	int rc = -ENOMEM;
 	u32 i;
 
 	registers = kvzalloc(sizeof(*registers), GPAMAP_GFP);
 	if (!registers)
-		return ERR_PTR(-ENOMEM);
+		return -ENOMEM;
+	refcount_set(&registers->refs, 1);
 	registers->page = alloc_page(GPAMAP_GFP | __GFP_ZERO);
 	if (!registers->page)
 		goto err;
-	for (i = 0; i < cmd->nr; i++, from += cmd->register_size) {
+	for (i = 0; i < op->nr; i++, from += op->item_size) {
 		rc = copy_struct_from_user(&reg, sizeof(reg), u64_to_user_ptr(from),
-					   cmd->register_size);
+					   op->item_size);
 		if (!rc)
 			rc = add_register(registers, &reg);
 		if (rc)
 			goto err;
 	}
-	return registers;
+	*prepared = registers;
+	return 0;
 err:
-	registers_page_free(registers);
-	return ERR_PTR(rc);
+	gpamap_registers_put(registers);
+	return rc;
+}
+
+static void registers_unprepare(void *prepared)
+{
+	gpamap_registers_put(prepared);
 }
 
 /* The last byte that any of them has. */
@@ -261,85 +271,60 @@ static u64 registers_last(const struct gpamap_registers_page *registers)
 	return 0;
 }
 
-/* @new belongs to the region on success. */
-static int registers_set(struct gpamap *map, struct gpamap_region *region,
-			 struct gpamap_registers_page *new)
+static int registers_apply(struct gpamap_tie *tie)
 {
-	struct gpamap_io *io = gpamap_region_io(map, region);
-	int rc;
+	struct gpamap_registers_page *new = tie->prepared;
+	struct gpamap_io_state *next = &tie->io->next;
 
-	if (region->kind != GPAMAP_REGION_IO)
-		return -EOPNOTSUPP;
-	if (registers_last(new) > region->last)
-		return -EINVAL;
-	if (io && rcu_access_pointer(io->registers))
-		return -EEXIST;
-	rc = gpamap_io_tie(map, region);
-	if (rc)
-		return rc;
-	/* Pairs with gpamap_registers_read(), _write() and _mmap(). */
-	rcu_assign_pointer(gpamap_region_io(map, region)->registers, new);
-	return 0;
-}
-
-static int registers_remove(struct gpamap *map, struct gpamap_region *region)
-{
-	struct gpamap_io *io = gpamap_region_io(map, region);
-	struct gpamap_registers_page *registers;
-
-	registers = io ? rcu_dereference_protected(io->registers,
-						   lockdep_is_held(&map->lock)) : NULL;
-	if (!registers)
-		return -ENOENT;
-	rcu_assign_pointer(io->registers, NULL);
-	/* vCPUs, and mmap(). */
-	synchronize_rcu();
-	registers_page_free(registers);
-	gpamap_io_untie(map, region);
-	return 0;
-}
-
-int gpamap_registers(struct gpamap *map, void *arg)
-{
-	struct gpamap_registers_page *new = NULL;
-	struct gpamap_registers *cmd = arg;
-	struct gpamap_region *region;
-	int rc;
-
-	if (cmd->flags & ~GPAMAP_REGISTERS_REMOVE)
-		return -EOPNOTSUPP;
-	if (cmd->__reserved)
-		return -EINVAL;
-	if (cmd->flags & GPAMAP_REGISTERS_REMOVE) {
-		if (cmd->nr || cmd->register_size || cmd->registers)
-			return -EINVAL;
-	} else {
-		if (!cmd->nr || cmd->nr > PAGE_SIZE ||
-		    cmd->register_size < sizeof(struct gpamap_register))
-			return -EINVAL;
-		if (cmd->register_size > PAGE_SIZE)
-			return -E2BIG;
-		new = registers_copy(cmd);
-		if (IS_ERR(new))
-			return PTR_ERR(new);
+	tie->undo->flags = tie->op->flags;
+	if (tie->op->flags & GPAMAP_REGISTERS_REMOVE) {
+		if (!next->registers)
+			return -ENOENT;
+		tie->undo->tie = next->registers;
+		next->registers = NULL;
+		return 0;
 	}
-	rc = mutex_lock_killable(&map->lock);
-	if (rc)
-		goto out_free;
-	rc = gpamap_map_find_region(map, cmd->region, &region);
-	if (!rc)
-		rc = new ? registers_set(map, region, new) : registers_remove(map, region);
-	mutex_unlock(&map->lock);
-out_free:
-	if (rc && new)
-		registers_page_free(new);
-	return rc;
+	if (registers_last(new) > tie->region->last)
+		return -EINVAL;
+	if (next->registers)
+		return -EEXIST;
+	refcount_inc(&new->refs);
+	next->registers = new;
+	return 0;
 }
+
+static void registers_undo(struct gpamap_ties *ties, struct gpamap_io *io,
+			   struct gpamap_undo *undo)
+{
+	if (!(undo->flags & GPAMAP_REGISTERS_REMOVE))
+		gpamap_registers_put(io->next.registers);
+	/* What was removed, or nothing. */
+	io->next.registers = undo->tie;
+}
+
+static void registers_finish(struct gpamap_undo *undo)
+{
+	if (undo->tie)
+		gpamap_registers_put(undo->tie);
+}
+
+const struct gpamap_tie_kind gpamap_registers_kind = {
+	.fields = GPAMAP_F_FLAGS | GPAMAP_F_ITEMS,
+	.flags = GPAMAP_REGISTERS_REMOVE,
+	.remove = GPAMAP_REGISTERS_REMOVE,
+	.regions = BIT(GPAMAP_REGION_IO),
+	.prepare = registers_prepare,
+	.unprepare = registers_unprepare,
+	.check = registers_check,
+	.apply = registers_apply,
+	.undo = registers_undo,
+	.finish = registers_finish,
+};
 
 /* The page with the registers of the region whose id is the number of the page. */
-int gpamap_registers_mmap(struct gpamap *map, struct vm_area_struct *vma)
+int gpamap_registers_mmap(struct gpamap_ties *ties, struct gpamap_tree *tree,
+			  struct vm_area_struct *vma)
 {
-	const struct gpamap_registers_page *registers;
 	const struct gpamap_region *region;
 	const struct gpamap_io *io;
 	struct page *page = NULL;
@@ -347,14 +332,16 @@ int gpamap_registers_mmap(struct gpamap *map, struct vm_area_struct *vma)
 
 	if (vma_pages(vma) != 1)
 		return -EINVAL;
+	/* Of the region; what is tied to it goes after it was published under the lock. */
 	rcu_read_lock();
-	region = xa_load(&map->tree.regions, vma->vm_pgoff);
+	spin_lock(&ties->pages_lock);
+	region = xa_load(&tree->regions, vma->vm_pgoff);
 	io = region ? rcu_dereference(region->io) : NULL;
-	registers = io ? rcu_dereference(io->registers) : NULL;
-	if (registers) {
-		page = registers->page;
+	if (io && io->now.registers) {
+		page = io->now.registers->page;
 		get_page(page);
 	}
+	spin_unlock(&ties->pages_lock);
 	rcu_read_unlock();
 	if (!page)
 		return -ENOENT;

@@ -11,7 +11,7 @@
  * Nobody waits. A write that finds the ring full leaves to the VMM, which takes the entries
  * out before it does what the write asks for: so all is done in the order in which it was
  * written, and nothing is lost. This is right for strings that are written to ports, too,
- * as each element is an exit of its own (see may_leave() in kvm_bus.c for those that are
+ * as each element is an exit of its own (see gpamap_access_may_leave() for those that are
  * not). To wait for room inside of the access would keep KVM's SRCU, and with it every
  * change of memslots and buses, waiting for the VMM; and the one who is to make room may be
  * the one who changes them.
@@ -20,10 +20,11 @@
  * the VMM while entries of its group are pending (dispatch.c). The other is the library's
  * (userlib/ring.c): it drains before it applies.
  *
- * Rings, and which region posts to which, change under the lock of the map. vCPUs find a
- * ring under RCU, through the region. mmap() comes with mmap_lock and takes no lock of the
- * map; it finds a ring by its id, and has a reference while it maps the pages. A mapping has
- * references on the pages.
+ * A ring is made and removed by a command of its own, under the lock of the map; which region
+ * posts to which is tied by transactions. A ring to which a region posts, in the state that
+ * vCPUs find or in the one that comes, is not removed. mmap() comes with mmap_lock and takes no
+ * lock of the map; it finds a ring by its id, and has a reference while it maps the pages. A
+ * mapping has references on the pages.
  *
  * Rules of MEMORY_MODEL kept here: 43 (as for doorbells), 45.
  */
@@ -32,11 +33,11 @@
 #include <linux/mm.h>
 #include <linux/refcount.h>
 #include <linux/vmalloc.h>
-#include "private.h"
+#include "ties.h"
 
 struct gpamap_ring_buffer {
 	refcount_t refs;		/* the map's, and mmap()'s while it maps */
-	u32 nr_regions;			/* that post to it; under the lock of the map */
+	u32 nr_regions;			/* that will post to it; under the lock of the map */
 
 	/* Fixed at creation. */
 	u32 nr_entries;
@@ -54,21 +55,19 @@ static u32 ring_pages(u32 nr_entries)
 	return 1 + PAGE_ALIGN(nr_entries * sizeof(struct gpamap_ring_entry)) / PAGE_SIZE;
 }
 
-/* Whether nothing is pending in the ring that a region posts to. Under RCU. */
+/* Whether nothing is pending in the ring that a region posts to. */
 bool gpamap_ring_drained(const struct gpamap_io *io)
 {
-	/* Pairs with post_add(). */
-	struct gpamap_ring_buffer *ring = rcu_dereference(io->ring);
+	struct gpamap_ring_buffer *ring = io->now.ring;
 
 	/* Pairs with the VMM's store: what the entries asked for is done. */
 	return !ring || (u32)READ_ONCE(ring->seq) == smp_load_acquire(&ring->header->tail);
 }
 
-/* Whether a write is posted. Under RCU. */
+/* Whether a write is posted. */
 bool gpamap_ring_post(const struct gpamap_io *io, u32 region, u64 offset, u32 len, u64 value)
 {
-	/* Pairs with post_add(). */
-	struct gpamap_ring_buffer *ring = rcu_dereference(io->ring);
+	struct gpamap_ring_buffer *ring = io->now.ring;
 	u32 head, pending;
 
 	if (!ring)
@@ -111,32 +110,27 @@ static void ring_put(struct gpamap_ring_buffer *ring)
 }
 
 /* A reference, for who has no lock of the map. */
-static struct gpamap_ring_buffer *ring_get(struct gpamap *map, u32 id)
+static struct gpamap_ring_buffer *ring_get(struct gpamap_ties *ties, u32 id)
 {
 	struct gpamap_ring_buffer *ring;
 
-	xa_lock(&map->rings);
-	ring = xa_load(&map->rings, id);
+	xa_lock(&ties->rings);
+	ring = xa_load(&ties->rings, id);
 	if (ring)
 		refcount_inc(&ring->refs);
-	xa_unlock(&map->rings);
+	xa_unlock(&ties->rings);
 	return ring;
 }
 
-void gpamap_rings_init(struct gpamap *map)
-{
-	xa_init_flags(&map->rings, XA_FLAGS_ACCOUNT);
-}
-
 /* At the end of the map. No region is left, and nothing is mapped. */
-void gpamap_rings_free(struct gpamap *map)
+void gpamap_rings_free(struct gpamap_ties *ties)
 {
 	struct gpamap_ring_buffer *ring;
 	unsigned long id;
 
-	xa_for_each(&map->rings, id, ring)
+	xa_for_each(&ties->rings, id, ring)
 		ring_put(ring);
-	xa_destroy(&map->rings);
+	xa_destroy(&ties->rings);
 }
 
 /* On success the ring owns the reference on the eventfd. */
@@ -166,18 +160,18 @@ static struct gpamap_ring_buffer *ring_alloc(const struct gpamap_ring *cmd,
 	return ring;
 }
 
-static int ring_add(struct gpamap *map, const struct gpamap_ring *cmd)
+static int ring_add(struct gpamap_ties *ties, const struct gpamap_ring *cmd)
 {
 	struct gpamap_ring_buffer *ring;
 	struct eventfd_ctx *eventfd;
 	int rc;
 
-	if (xa_load(&map->rings, cmd->id))
+	if (xa_load(&ties->rings, cmd->id))
 		return -EEXIST;
 	eventfd = eventfd_ctx_fdget(cmd->fd);
 	if (IS_ERR(eventfd))
 		return PTR_ERR(eventfd);
-	if (map->nr_rings == GPAMAP_MAX_RINGS) {
+	if (ties->nr_rings == GPAMAP_MAX_RINGS) {
 		rc = -ENOSPC;
 		goto err_put;
 	}
@@ -186,12 +180,12 @@ static int ring_add(struct gpamap *map, const struct gpamap_ring *cmd)
 		rc = -ENOMEM;
 		goto err_put;
 	}
-	rc = xa_insert(&map->rings, cmd->id, ring, GPAMAP_GFP);
+	rc = xa_insert(&ties->rings, cmd->id, ring, GPAMAP_GFP);
 	if (rc) {
 		ring_put(ring);
 		return rc;
 	}
-	map->nr_rings++;
+	ties->nr_rings++;
 	return 0;
 
 err_put:
@@ -199,108 +193,94 @@ err_put:
 	return rc;
 }
 
-static int ring_remove(struct gpamap *map, u32 id)
+static int ring_remove(struct gpamap_ties *ties, u32 id)
 {
-	struct gpamap_ring_buffer *ring = xa_load(&map->rings, id);
+	struct gpamap_ring_buffer *ring = xa_load(&ties->rings, id);
 
 	if (!ring)
 		return -ENOENT;
-	/* With no region no vCPU has it: post_remove() has waited. */
+	/* With no region no vCPU has it: none was in an access when the last one left. */
 	if (ring->nr_regions)
 		return -EBUSY;
-	xa_erase(&map->rings, id);
-	map->nr_rings--;
+	xa_erase(&ties->rings, id);
+	ties->nr_rings--;
 	ring_put(ring);
 	return 0;
 }
 
-int gpamap_ring(struct gpamap *map, void *arg)
+/* Makes a ring or removes one: what struct gpamap_ring says, under the lock of the map. */
+int gpamap_ring_change(struct gpamap_ties *ties, const struct gpamap_ring *cmd)
 {
-	struct gpamap_ring *cmd = arg;
-	int rc;
-
-	if (cmd->flags & ~GPAMAP_RING_REMOVE)
-		return -EOPNOTSUPP;
-	if (cmd->flags & GPAMAP_RING_REMOVE) {
-		if (cmd->nr_entries || cmd->watermark || cmd->fd)
-			return -EINVAL;
-	} else if (!cmd->id || !is_power_of_2(cmd->nr_entries) ||
-		   cmd->nr_entries < GPAMAP_MIN_RING_ENTRIES ||
-		   cmd->nr_entries > GPAMAP_MAX_RING_ENTRIES ||
-		   !cmd->watermark || cmd->watermark > cmd->nr_entries) {
-		return -EINVAL;
-	}
-	rc = gpamap_map_check_usable(map);
-	if (rc)
-		return rc;
 	if (cmd->flags & GPAMAP_RING_REMOVE)
-		return ring_remove(map, cmd->id);
-	return ring_add(map, cmd);
+		return ring_remove(ties, cmd->id);
+	return ring_add(ties, cmd);
 }
 
-static struct gpamap_ring_buffer *io_ring(struct gpamap *map, const struct gpamap_io *io)
+/* One more region will post to it; one less. */
+void gpamap_ring_join(struct gpamap_ring_buffer *ring)
 {
-	return io ? rcu_dereference_protected(io->ring, lockdep_is_held(&map->lock)) : NULL;
-}
-
-static int post_add(struct gpamap *map, struct gpamap_region *region, u32 id)
-{
-	struct gpamap_ring_buffer *ring = xa_load(&map->rings, id);
-	struct gpamap_io *io = gpamap_region_io(map, region);
-	int rc;
-
-	if (!ring)
-		return -ENOENT;
-	if (region->kind != GPAMAP_REGION_IO)
-		return -EOPNOTSUPP;
-	if (io_ring(map, io))
-		return -EEXIST;
-	if (io && rcu_access_pointer(io->handler))
-		return -EBUSY;
-	rc = gpamap_io_tie(map, region);
-	if (rc)
-		return rc;
 	ring->nr_regions++;
-	/* Pairs with gpamap_ring_post() and _drained(). */
-	rcu_assign_pointer(gpamap_region_io(map, region)->ring, ring);
-	return 0;
 }
 
-static int post_remove(struct gpamap *map, struct gpamap_region *region)
+void gpamap_ring_leave(struct gpamap_ring_buffer *ring)
 {
-	struct gpamap_io *io = gpamap_region_io(map, region);
-	struct gpamap_ring_buffer *ring = io_ring(map, io);
+	ring->nr_regions--;
+}
 
+static int post_check(const struct gpamap_op *op)
+{
+	return op->flags & GPAMAP_POST_REMOVE && op->ref ? -EINVAL : 0;
+}
+
+static int post_apply(struct gpamap_tie *tie)
+{
+	struct gpamap_io_state *next = &tie->io->next;
+	struct gpamap_ring_buffer *ring;
+
+	tie->undo->flags = tie->op->flags;
+	if (tie->op->flags & GPAMAP_POST_REMOVE) {
+		if (!next->ring)
+			return -ENOENT;
+		tie->undo->tie = next->ring;
+		gpamap_ring_leave(next->ring);
+		next->ring = NULL;
+		return 0;
+	}
+	ring = xa_load(&tie->ties->rings, tie->op->ref);
 	if (!ring)
 		return -ENOENT;
-	rcu_assign_pointer(io->ring, NULL);
-	/* vCPUs. Afterwards none posts for this region, and the ring may go. */
-	synchronize_rcu();
-	ring->nr_regions--;
-	gpamap_io_untie(map, region);
+	if (next->ring)
+		return -EEXIST;
+	if (next->handler)
+		return -EBUSY;
+	gpamap_ring_join(ring);
+	next->ring = ring;
 	return 0;
 }
 
-int gpamap_post(struct gpamap *map, void *arg)
+static void post_undo(struct gpamap_ties *ties, struct gpamap_io *io,
+		      struct gpamap_undo *undo)
 {
-	struct gpamap_post *cmd = arg;
-	struct gpamap_region *region;
-	int rc;
-
-	if (cmd->flags & ~GPAMAP_POST_REMOVE)
-		return -EOPNOTSUPP;
-	if (cmd->flags & GPAMAP_POST_REMOVE && cmd->ring)
-		return -EINVAL;
-	rc = gpamap_map_find_region(map, cmd->region, &region);
-	if (rc)
-		return rc;
-	if (cmd->flags & GPAMAP_POST_REMOVE)
-		return post_remove(map, region);
-	return post_add(map, region, cmd->ring);
+	if (undo->flags & GPAMAP_POST_REMOVE)
+		gpamap_ring_join(undo->tie);
+	else
+		gpamap_ring_leave(io->next.ring);
+	/* What was removed, or nothing. */
+	io->next.ring = undo->tie;
 }
+
+const struct gpamap_tie_kind gpamap_post_kind = {
+	.fields = GPAMAP_F_FLAGS | GPAMAP_F_REF,
+	.flags = GPAMAP_POST_REMOVE,
+	.remove = GPAMAP_POST_REMOVE,
+	.regions = BIT(GPAMAP_REGION_IO),
+	.check = post_check,
+	.apply = post_apply,
+	.undo = post_undo,
+};
 
 /* All of the ring whose id is the lower half of the number of the page. */
-int gpamap_ring_mmap(struct gpamap *map, struct vm_area_struct *vma)
+int gpamap_ring_mmap(struct gpamap_ties *ties, struct vm_area_struct *vma)
 {
 	u64 id = (u64)vma->vm_pgoff - GPAMAP_RING_PGOFF;
 	struct gpamap_ring_buffer *ring;
@@ -309,7 +289,7 @@ int gpamap_ring_mmap(struct gpamap *map, struct vm_area_struct *vma)
 
 	if (id > U32_MAX)
 		return -EINVAL;
-	ring = ring_get(map, id);
+	ring = ring_get(ties, id);
 	if (!ring)
 		return -ENOENT;
 	if (nr != ring_pages(ring->nr_entries))

@@ -10,37 +10,37 @@
 #define GPAMAP_TRACE_H
 
 #include <linux/tracepoint.h>
-#include "private.h"
+#include "kvm.h"
 
 TRACE_EVENT(gpamap_commit_begin,
-	TP_PROTO(const struct gpamap *map, u32 nr_ops),
-	TP_ARGS(map, nr_ops),
+	TP_PROTO(u32 map, u64 generation, u32 nr_ops),
+	TP_ARGS(map, generation, nr_ops),
 	TP_STRUCT__entry(
 		__field(u32, map)
 		__field(u32, nr_ops)
 		__field(u64, generation)
 	),
 	TP_fast_assign(
-		__entry->map = map->number;
+		__entry->map = map;
 		__entry->nr_ops = nr_ops;
-		__entry->generation = map->generation;
+		__entry->generation = generation;
 	),
 	TP_printk("map=%u generation=%llu ops=%u", __entry->map, __entry->generation,
 		  __entry->nr_ops)
 );
 
 TRACE_EVENT(gpamap_commit_end,
-	TP_PROTO(const struct gpamap *map, int rc),
-	TP_ARGS(map, rc),
+	TP_PROTO(u32 map, u64 generation, int rc),
+	TP_ARGS(map, generation, rc),
 	TP_STRUCT__entry(
 		__field(u32, map)
 		__field(int, rc)
 		__field(u64, generation)
 	),
 	TP_fast_assign(
-		__entry->map = map->number;
+		__entry->map = map;
 		__entry->rc = rc;
-		__entry->generation = map->generation;
+		__entry->generation = generation;
 	),
 	TP_printk("map=%u generation=%llu rc=%d", __entry->map, __entry->generation,
 		  __entry->rc)
@@ -48,14 +48,14 @@ TRACE_EVENT(gpamap_commit_end,
 
 /* A roll-back failed, with this error of KVM's. */
 TRACE_EVENT(gpamap_broken,
-	TP_PROTO(const struct gpamap *map, int rc),
+	TP_PROTO(u32 map, int rc),
 	TP_ARGS(map, rc),
 	TP_STRUCT__entry(
 		__field(u32, map)
 		__field(int, rc)
 	),
 	TP_fast_assign(
-		__entry->map = map->number;
+		__entry->map = map;
 		__entry->rc = rc;
 	),
 	TP_printk("map=%u rc=%d", __entry->map, __entry->rc)
@@ -69,7 +69,7 @@ TRACE_EVENT(gpamap_hold_begin,
 		__field(u32, nr_vcpus)
 	),
 	TP_fast_assign(
-		__entry->map = vm->map->number;
+		__entry->map = vm->number;
 		__entry->nr_vcpus = nr_vcpus;
 	),
 	TP_printk("map=%u vcpus=%u", __entry->map, __entry->nr_vcpus)
@@ -84,7 +84,7 @@ TRACE_EVENT(gpamap_hold_reached,
 		__field(int, rc)
 	),
 	TP_fast_assign(
-		__entry->map = vm->map->number;
+		__entry->map = vm->number;
 		__entry->rc = rc;
 	),
 	TP_printk("map=%u rc=%d", __entry->map, __entry->rc)
@@ -97,7 +97,7 @@ TRACE_EVENT(gpamap_hold_end,
 		__field(u32, map)
 	),
 	TP_fast_assign(
-		__entry->map = vm->map->number;
+		__entry->map = vm->number;
 	),
 	TP_printk("map=%u", __entry->map)
 );
@@ -117,7 +117,7 @@ DECLARE_EVENT_CLASS(gpamap_slot,
 		__field(bool, readonly)
 	),
 	TP_fast_assign(
-		__entry->map = vm->map->number;
+		__entry->map = vm->number;
 		__entry->as_id = slot->as_id;
 		__entry->id = slot->id;
 		__entry->rc = rc;
@@ -149,7 +149,7 @@ DEFINE_EVENT(gpamap_slot, gpamap_slot_create,
 
 /* An access of a guest's to a region that has something tied to it, or to memory without a slot. */
 TRACE_EVENT(gpamap_access,
-	TP_PROTO(const struct gpamap *map, u32 vcpu, u32 space, u32 region, u64 addr, u32 len,
+	TP_PROTO(u32 map, u32 vcpu, u32 space, u32 region, u64 addr, u32 len,
 		 bool write, u32 answer),
 	TP_ARGS(map, vcpu, space, region, addr, len, write, answer),
 	TP_STRUCT__entry(
@@ -163,7 +163,7 @@ TRACE_EVENT(gpamap_access,
 		__field(bool, write)
 	),
 	TP_fast_assign(
-		__entry->map = map->number;
+		__entry->map = map;
 		__entry->vcpu = vcpu;
 		__entry->space = space;
 		__entry->region = region;

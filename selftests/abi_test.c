@@ -132,6 +132,7 @@ union cmd_buf {
 	struct gpamap_policy policy;
 	struct gpamap_ring ring;
 	struct gpamap_post post;
+	struct gpamap_watch watch;
 	unsigned char bytes[8192];
 };
 
@@ -140,27 +141,32 @@ static const struct cmd {
 	unsigned int nr;
 	u32 size;
 	u32 min_size;
-	int reserved;			/* offset of __reserved; -1 for none */
 	u32 flags;			/* that there are */
+	u32 reserved[2];		/* offsets of __reserved members; 0 for none */
 } cmds[] = {
-	{ "ATTACH", GPAMAP_ATTACH, sizeof(struct gpamap_attach), 24,
-	  offsetof(struct gpamap_attach, __reserved), 0 },
-	{ "DETACH", GPAMAP_DETACH, sizeof(struct gpamap_detach), 8, -1, 0 },
-	{ "APPLY", GPAMAP_APPLY, sizeof(struct gpamap_apply), 40,
-	  offsetof(struct gpamap_apply, __reserved), GPAMAP_APPLY_DRY_RUN },
-	{ "QUERY", GPAMAP_QUERY, sizeof(struct gpamap_query), 40, -1, 0 },
-	{ "LOOKUP", GPAMAP_LOOKUP, sizeof(struct gpamap_lookup), 72,
-	  offsetof(struct gpamap_lookup, __reserved), 0 },
+	{ "ATTACH", GPAMAP_ATTACH, sizeof(struct gpamap_attach), 24, 0,
+	  { offsetof(struct gpamap_attach, __reserved),
+	    offsetof(struct gpamap_attach, __reserved2) } },
+	{ "DETACH", GPAMAP_DETACH, sizeof(struct gpamap_detach), 8, 0,
+	  { offsetof(struct gpamap_detach, __reserved) } },
+	{ "APPLY", GPAMAP_APPLY, sizeof(struct gpamap_apply), 40, GPAMAP_APPLY_DRY_RUN,
+	  { offsetof(struct gpamap_apply, __reserved),
+	    offsetof(struct gpamap_apply, __reserved2) } },
+	{ "QUERY", GPAMAP_QUERY, sizeof(struct gpamap_query), 40, 0, { 0 } },
+	{ "LOOKUP", GPAMAP_LOOKUP, sizeof(struct gpamap_lookup), 72, 0,
+	  { offsetof(struct gpamap_lookup, __reserved),
+	    offsetof(struct gpamap_lookup, __reserved2) } },
 	{ "DOORBELL", GPAMAP_DOORBELL, sizeof(struct gpamap_doorbell), 40,
-	  offsetof(struct gpamap_doorbell, __reserved),
-	  GPAMAP_DOORBELL_MATCH | GPAMAP_DOORBELL_REMOVE },
+	  GPAMAP_DOORBELL_MATCH | GPAMAP_DOORBELL_REMOVE,
+	  { offsetof(struct gpamap_doorbell, __reserved) } },
 	{ "REGISTERS", GPAMAP_REGISTERS, sizeof(struct gpamap_registers), 32,
-	  offsetof(struct gpamap_registers, __reserved), GPAMAP_REGISTERS_REMOVE },
+	  GPAMAP_REGISTERS_REMOVE, { offsetof(struct gpamap_registers, __reserved) } },
 	{ "HANDLER", GPAMAP_HANDLER, sizeof(struct gpamap_handler), 88,
-	  offsetof(struct gpamap_handler, __reserved), GPAMAP_HANDLER_REMOVE },
-	{ "POLICY", GPAMAP_POLICY, sizeof(struct gpamap_policy), 16, -1, 0 },
-	{ "RING", GPAMAP_RING, sizeof(struct gpamap_ring), 24, -1, GPAMAP_RING_REMOVE },
-	{ "POST", GPAMAP_POST, sizeof(struct gpamap_post), 16, -1, GPAMAP_POST_REMOVE },
+	  GPAMAP_HANDLER_REMOVE, { offsetof(struct gpamap_handler, __reserved) } },
+	{ "POLICY", GPAMAP_POLICY, sizeof(struct gpamap_policy), 16, 0, { 0 } },
+	{ "RING", GPAMAP_RING, sizeof(struct gpamap_ring), 24, GPAMAP_RING_REMOVE, { 0 } },
+	{ "POST", GPAMAP_POST, sizeof(struct gpamap_post), 16, GPAMAP_POST_REMOVE, { 0 } },
+	{ "WATCH", GPAMAP_WATCH, sizeof(struct gpamap_watch), 8, 0, { 0 } },
 };
 
 static bool is_cmd(u32 nr)
@@ -171,6 +177,18 @@ static bool is_cmd(u32 nr)
 		if (_IOC_NR(cmds[i].nr) == nr)
 			return true;
 	return false;
+}
+
+/* A command; a descriptor that it returns is closed. 0 or -errno. */
+static int cmd_run(int fd, const struct cmd *cmd, void *arg)
+{
+	int rc = ioctl(fd, cmd->nr, arg);
+
+	if (rc < 0)
+		return -errno;
+	if (cmd->nr == GPAMAP_WATCH ? !rc : rc)
+		return -EBADMSG;
+	return rc && close(rc) ? -errno : 0;
 }
 
 static int add_ring(int fd, u32 id, int bell)
@@ -318,7 +336,7 @@ static int remove_post(int fd)
 /* Expects that the prepared command works; undoes what it has made. */
 #define EXPECT_CMD_WORKS(_cmd, _buf)						\
 	do {									\
-		EXPECT_EQ(0, map_ioctl(self->fd, (_cmd)->nr, _buf))		\
+		EXPECT_EQ(0, cmd_run(self->fd, _cmd, _buf))			\
 			TH_LOG("%s, size %u", (_cmd)->name, (_buf)->size);	\
 		if ((_cmd)->nr == GPAMAP_APPLY)					\
 			test_cmd_apply(self->fd, op_destroy(FREE_ID));		\
@@ -337,7 +355,7 @@ static int remove_post(int fd)
 #define EXPECT_CMD_FAILS(_errno, _cmd, _buf)					\
 	do {									\
 		struct snapshot *__snap = snapshot_take(self->fd);		\
-		EXPECT_EQ(-(_errno), map_ioctl(self->fd, (_cmd)->nr, _buf))	\
+		EXPECT_EQ(-(_errno), cmd_run(self->fd, _cmd, _buf))		\
 			TH_LOG("%s, size %u", (_cmd)->name, (_buf)->size);	\
 		EXPECT_UNCHANGED(self->fd, __snap);				\
 		snapshot_free(__snap);						\
@@ -468,16 +486,37 @@ TEST_F(abi, cmd_reserved)
 {
 	static union cmd_buf buf;
 	const struct cmd *cmd;
-	u32 byte;
+	u32 i, byte;
 
 	for_each_cmd(cmd) {
-		if (cmd->reserved < 0)
-			continue;
 		ASSERT_EQ(0, cmd_prepare(cmd, &buf, self->fd, self->guest.vm));
-		for (byte = 0; byte < 4; byte++) {
-			buf.bytes[cmd->reserved + byte] = 0x80;
-			EXPECT_CMD_FAILS(EINVAL, cmd, &buf);
-			buf.bytes[cmd->reserved + byte] = 0;
+		for (i = 0; i < ARRAY_SIZE(cmd->reserved) && cmd->reserved[i]; i++) {
+			for (byte = cmd->reserved[i]; byte < cmd->reserved[i] + 4; byte++) {
+				buf.bytes[byte] = 0x80;
+				EXPECT_CMD_FAILS(EINVAL, cmd, &buf);
+				buf.bytes[byte] = 0;
+			}
+		}
+	}
+}
+
+/* Any time is one, be it ever so long; 0 is the module's. */
+TEST_F(abi, cmd_timeouts)
+{
+	static const u32 times[] = { 0, 100000, INT_MAX, (u32)INT_MAX + 1, UINT_MAX };
+	static union cmd_buf buf;
+	const struct cmd *cmd;
+	u32 i;
+
+	for_each_cmd(cmd) {
+		u32 at = cmd->nr == GPAMAP_ATTACH ? offsetof(struct gpamap_attach, timeout_ms) :
+			 cmd->nr == GPAMAP_DETACH ? offsetof(struct gpamap_detach, timeout_ms) :
+			 cmd->nr == GPAMAP_APPLY ? offsetof(struct gpamap_apply, timeout_ms) : 0;
+
+		for (i = 0; at && i < ARRAY_SIZE(times); i++) {
+			ASSERT_EQ(0, cmd_prepare(cmd, &buf, self->fd, self->guest.vm));
+			memcpy(buf.bytes + at, &times[i], sizeof(times[i]));
+			EXPECT_CMD_WORKS(cmd, &buf);
 		}
 	}
 }
@@ -527,16 +566,15 @@ TEST_F(abi, cmd_bad_pointer)
 		snap = snapshot_take(self->fd);
 		ASSERT_NE(NULL, snap);
 		for (p = bad; p < bad + ARRAY_SIZE(bad); p++)
-			EXPECT_EQ(-EFAULT, map_ioctl(self->fd, cmd->nr, *p))
+			EXPECT_EQ(-EFAULT, cmd_run(self->fd, cmd, *p))
 				TH_LOG("%s at %p", cmd->name, *p);
 		/* The size can be read, what follows cannot. */
 		memcpy(tail, &cmd->size, 4);
-		EXPECT_EQ(-EFAULT, map_ioctl(self->fd, cmd->nr, tail));
+		EXPECT_EQ(-EFAULT, cmd_run(self->fd, cmd, tail));
 		/* The known part can be read, the tail cannot. */
 		buf.size = cmd->size + 8;
 		memcpy(self->page + PAGE - cmd->size, &buf, cmd->size);
-		EXPECT_EQ(-EFAULT, map_ioctl(self->fd, cmd->nr,
-					     self->page + PAGE - cmd->size));
+		EXPECT_EQ(-EFAULT, cmd_run(self->fd, cmd, self->page + PAGE - cmd->size));
 		EXPECT_UNCHANGED(self->fd, snap);
 		snapshot_free(snap);
 	}
@@ -856,7 +894,7 @@ TEST_F(abi, apply_op_size)
 	struct gpamap_op op;
 	u32 size, i, j, failed;
 
-	EXPECT_EQ(128u, known);
+	EXPECT_EQ(160u, known);
 	op = op_io(FREE_ID, 0);
 	for (size = 0; size < known; size++) {
 		EXPECT_ERR_UNCHANGED(EINVAL, self->fd,
@@ -902,6 +940,12 @@ TEST_F(abi, apply_op_size)
 #define M_OFFSET (1 << 8)
 #define M_HVA (1 << 9)
 #define M_NAME (1 << 10)
+#define M_VALUE (1 << 11)
+#define M_ITEMS (1 << 12)
+#define M_NR (1 << 13)
+#define M_ITEM_SIZE (1 << 14)
+#define M_LEN (1 << 15)
+#define M_FD (1 << 16)
 
 static const struct member {
 	const char *name;
@@ -923,10 +967,82 @@ static const struct member {
 	MEMBER(M_OFFSET, offset),
 	MEMBER(M_HVA, hva),
 	MEMBER(M_NAME, name),
+	MEMBER(M_VALUE, value),
+	MEMBER(M_ITEMS, items),
+	MEMBER(M_NR, nr),
+	MEMBER(M_ITEM_SIZE, item_size),
+	MEMBER(M_LEN, len),
+	MEMBER(M_FD, fd),
 };
+
+/* Regions that have something of everything tied to them, and an eventfd for it. */
+#define TIED 200
+#define POSTING 201
+
+static const struct gpamap_register a_register = { 8, 4, GPAMAP_REGISTER_READWRITE, 7 };
+
+static struct gpamap_op tie_doorbell(u32 id, u32 flags, int bell)
+{
+	return (struct gpamap_op){
+		.code = GPAMAP_OP_DOORBELL, .id = id, .flags = flags, .len = 4, .fd = bell,
+		.value = flags & GPAMAP_DOORBELL_MATCH ? 5 : 0,
+	};
+}
+
+static struct gpamap_op tie_registers(u32 id)
+{
+	return (struct gpamap_op){
+		.code = GPAMAP_OP_REGISTERS, .id = id, .nr = 1,
+		.items = (uintptr_t)&a_register, .item_size = sizeof(a_register),
+	};
+}
+
+static struct gpamap_op tie_handler(u32 id, const char *name)
+{
+	return op_name((struct gpamap_op){ .code = GPAMAP_OP_HANDLER, .id = id }, name);
+}
+
+static struct gpamap_op tie_post(u32 id, u32 ring)
+{
+	return (struct gpamap_op){ .code = GPAMAP_OP_POST, .id = id, .ref = ring };
+}
+
+static struct gpamap_op tie_policy(u32 id, u32 policy)
+{
+	return (struct gpamap_op){ .code = GPAMAP_OP_POLICY, .id = id, .kind = policy };
+}
+
+static struct gpamap_op tie_untie(u32 id, u32 mask)
+{
+	return (struct gpamap_op){ .code = GPAMAP_OP_UNTIE, .id = id, .mask = mask };
+}
+
+/* That which takes away what has a flag for it, and names nothing else. */
+static struct gpamap_op tie_remove(u32 code, u32 id)
+{
+	return (struct gpamap_op){ .code = code, .id = id, .flags = 1 };
+}
+
+_Static_assert(GPAMAP_REGISTERS_REMOVE == 1 && GPAMAP_HANDLER_REMOVE == 1 &&
+	       GPAMAP_POST_REMOVE == 1, "as tie_remove() says");
+
+#define TIE_ALL									\
+	(GPAMAP_TIE_DOORBELLS | GPAMAP_TIE_REGISTERS | GPAMAP_TIE_HANDLER |	\
+	 GPAMAP_TIE_RING | GPAMAP_TIE_POLICY)
+
+#define test_make_tied(_fd, _bell)						\
+	do {									\
+		ASSERT_EQ(0, add_ring(_fd, RING, _bell));			\
+		test_cmd_apply(_fd, op_io(TIED, PAGE - 1), op_io(POSTING, PAGE - 1), \
+			       tie_doorbell(TIED, 0, _bell), tie_registers(TIED),	\
+			       tie_handler(TIED, "test-any"),			\
+			       tie_policy(TIED, GPAMAP_POLICY_TELL),		\
+			       tie_post(POSTING, RING));				\
+	} while (0)
 
 TEST_F(abi, op_unused_members)
 {
+	const int bell = eventfd(0, EFD_CLOEXEC);
 	const struct {
 		const char *name;
 		u32 used;
@@ -957,10 +1073,25 @@ TEST_F(abi, op_unused_members)
 		{ "space", M_KIND | M_REF | M_AS | M_NAME,
 		  op_space(FREE_ID, GPAMAP_SPACE_VIEW, ROOT) },
 		{ "space destroy", 0, op_space_destroy(VIEW) },
+		{ "doorbell", M_FLAGS | M_OFFSET | M_VALUE | M_LEN | M_FD,
+		  tie_doorbell(IO, 0, bell) },
+		{ "doorbell with a value", M_FLAGS | M_OFFSET | M_VALUE | M_LEN | M_FD,
+		  tie_doorbell(IO, GPAMAP_DOORBELL_MATCH, bell) },
+		{ "doorbell remove", M_FLAGS | M_OFFSET | M_VALUE | M_LEN | M_FD,
+		  tie_doorbell(TIED, GPAMAP_DOORBELL_REMOVE, bell) },
+		{ "registers", M_FLAGS | M_ITEMS | M_NR | M_ITEM_SIZE, tie_registers(IO) },
+		{ "registers remove", M_FLAGS, tie_remove(GPAMAP_OP_REGISTERS, TIED) },
+		{ "handler", M_FLAGS | M_VALUE | M_NAME, tie_handler(IO, "test-any") },
+		{ "handler remove", M_FLAGS, tie_remove(GPAMAP_OP_HANDLER, TIED) },
+		{ "post", M_FLAGS | M_REF, tie_post(IO, RING) },
+		{ "post remove", M_FLAGS, tie_remove(GPAMAP_OP_POST, POSTING) },
+		{ "policy", M_KIND, tie_policy(IO, GPAMAP_POLICY_TELL) },
+		{ "untie", M_MASK, tie_untie(TIED, TIE_ALL) },
 	};
 	struct gpamap_op op;
 	u32 i, j, failed;
 
+	test_make_tied(self->fd, bell);
 	for (i = 0; i < ARRAY_SIZE(ops); i++) {
 		for (j = 0; j < ARRAY_SIZE(members); j++) {
 			const struct member *m = &members[j];
@@ -999,13 +1130,23 @@ TEST_F(abi, op_unused_members)
 	op = op_space(FREE_ID, GPAMAP_SPACE_VIEW, ROOT);
 	op.as_id = 1;
 	test_err_apply(EINVAL, 0, self->fd, op);
+	/* A value to match where none is, and more than fits. */
+	op = tie_doorbell(IO, 0, bell);
+	op.value = 5;
+	test_err_apply(EINVAL, 0, self->fd, op);
+	op = tie_doorbell(IO, GPAMAP_DOORBELL_MATCH, bell);
+	op.value = 1ULL << 32;
+	test_err_apply(EINVAL, 0, self->fd, op);
+	close(bell);
 }
 
 TEST_F(abi, op_unknown_values)
 {
-	static const u32 codes[] = { 0, 8, 9, 100, INT_MAX, UINT_MAX };
+	static const u32 codes[] = { 0, 14, 15, 100, INT_MAX, UINT_MAX };
 	static const u32 kinds[] = { 0, 8, 9, 100, INT_MAX, UINT_MAX };
 	static const u32 space_kinds[] = { 0, 4, 100, UINT_MAX };
+	static const u32 policies[] = { 4, 100, INT_MAX, UINT_MAX };
+	const int bell = eventfd(0, EFD_CLOEXEC);
 	struct gpamap_op op;
 	u32 i, bit;
 
@@ -1034,6 +1175,20 @@ TEST_F(abi, op_unknown_values)
 		op.mask |= bit;
 		test_err_apply(EOPNOTSUPP, 0, self->fd, op);
 	}
+	for (bit = 1 << 5; bit; bit <<= 1)
+		test_err_apply(EOPNOTSUPP, 0, self->fd,
+			       tie_untie(IO, GPAMAP_TIE_DOORBELLS | bit));
+	for (bit = 1 << 2; bit; bit <<= 1)
+		test_err_apply(EOPNOTSUPP, 0, self->fd, tie_doorbell(IO, bit, bell));
+	for (bit = 1 << 1; bit; bit <<= 1) {
+		test_err_apply(EOPNOTSUPP, 0, self->fd, op_flags(tie_registers(IO), bit));
+		test_err_apply(EOPNOTSUPP, 0, self->fd,
+			       op_flags(tie_handler(IO, "test-any"), bit));
+		test_err_apply(EOPNOTSUPP, 0, self->fd, op_flags(tie_post(IO, RING), bit));
+	}
+	for (i = 0; i < ARRAY_SIZE(policies); i++)
+		test_err_apply(EOPNOTSUPP, 0, self->fd, tie_policy(IO, policies[i]));
+	close(bell);
 	/* An address space that KVM does not have anywhere. */
 	op = op_space(FREE_ID, GPAMAP_SPACE_MEMORY, ROOT);
 	op.as_id = 2;
@@ -1055,6 +1210,13 @@ TEST_F(abi, op_id_zero)
 	test_err_apply(EINVAL, 0, self->fd, op_space(FREE_ID, GPAMAP_SPACE_VIEW, 0));
 	test_err_apply(EINVAL, 0, self->fd, op_space_destroy(0));
 	test_err_apply(EINVAL, 0, self->fd, op_alias(FREE_ID, 0, 0, 0xfff));
+	test_err_apply(EINVAL, 0, self->fd, tie_registers(0));
+	test_err_apply(EINVAL, 0, self->fd, tie_remove(GPAMAP_OP_REGISTERS, 0));
+	test_err_apply(EINVAL, 0, self->fd, tie_handler(0, "test-any"));
+	test_err_apply(EINVAL, 0, self->fd, tie_remove(GPAMAP_OP_HANDLER, 0));
+	test_err_apply(EINVAL, 0, self->fd, tie_remove(GPAMAP_OP_POST, 0));
+	test_err_apply(EINVAL, 0, self->fd, tie_policy(0, GPAMAP_POLICY_TELL));
+	test_err_apply(EINVAL, 0, self->fd, tie_untie(0, TIE_ALL));
 }
 
 /* Ids are any numbers above 0. */
@@ -1139,6 +1301,16 @@ TEST_F(abi, op_no_such_id)
 	test_err_apply(ENOENT, 0, self->fd,
 		       op_space(FREE_ID, GPAMAP_SPACE_VIEW, FREE_ID));
 	test_err_apply(ENOENT, 0, self->fd, op_space_destroy(FREE_ID));
+	test_err_apply(ENOENT, 0, self->fd, tie_registers(FREE_ID));
+	test_err_apply(ENOENT, 0, self->fd, tie_handler(FREE_ID, "test-any"));
+	test_err_apply(ENOENT, 0, self->fd, tie_policy(FREE_ID, GPAMAP_POLICY_TELL));
+	test_err_apply(ENOENT, 0, self->fd, tie_untie(FREE_ID, TIE_ALL));
+	/* No such ring or handler, and nothing that could be taken away. */
+	test_err_apply(ENOENT, 0, self->fd, tie_post(IO, RING));
+	test_err_apply(ENOENT, 0, self->fd, tie_handler(IO, "nobody"));
+	test_err_apply(ENOENT, 0, self->fd, tie_remove(GPAMAP_OP_REGISTERS, IO));
+	test_err_apply(ENOENT, 0, self->fd, tie_remove(GPAMAP_OP_HANDLER, IO));
+	test_err_apply(ENOENT, 0, self->fd, tie_remove(GPAMAP_OP_POST, IO));
 	/* An id of the other sort. */
 	test_err_apply(ENOENT, 0, self->fd, op_space_destroy(LOOSE));
 	/* No container. */
@@ -1181,6 +1353,67 @@ TEST_F(abi, op_in_use)
 	test_cmd_apply(self->fd, op_del(BOX), op_del(RAM), op_del(ALIAS),
 		       op_destroy(ALIAS), op_destroy(RAM), op_space_destroy(VIEW),
 		       op_destroy(BOX));
+}
+
+/* Each tie alone keeps its region; when all is untied, it can go, in one batch. */
+TEST_F(abi, op_tied_is_in_use)
+{
+	static const u32 masks[] = { GPAMAP_TIE_DOORBELLS, GPAMAP_TIE_REGISTERS,
+				     GPAMAP_TIE_HANDLER, GPAMAP_TIE_POLICY };
+	const int bell = eventfd(0, EFD_CLOEXEC);
+	u32 i;
+
+	test_make_tied(self->fd, bell);
+	test_err_apply(EBUSY, 0, self->fd, op_destroy(TIED));
+	test_err_apply(EBUSY, 0, self->fd, op_destroy(POSTING));
+	for (i = 0; i < ARRAY_SIZE(masks); i++)
+		test_err_apply(EBUSY, 1, self->fd, tie_untie(TIED, TIE_ALL & ~masks[i]),
+			       op_destroy(TIED));
+	test_err_apply(EBUSY, 1, self->fd, tie_untie(POSTING, TIE_ALL & ~GPAMAP_TIE_RING),
+		       op_destroy(POSTING));
+	/* Twice of the same, and what excludes each other. */
+	test_err_apply(EEXIST, 0, self->fd, tie_doorbell(TIED, 0, bell));
+	test_err_apply(EEXIST, 0, self->fd, tie_registers(TIED));
+	test_err_apply(EEXIST, 0, self->fd, tie_handler(TIED, "test-any"));
+	test_err_apply(EEXIST, 0, self->fd, tie_post(POSTING, RING));
+	test_err_apply(EBUSY, 0, self->fd, tie_post(TIED, RING));
+	test_err_apply(EBUSY, 0, self->fd, tie_handler(POSTING, "test-any"));
+	test_err_apply(EINVAL, 0, self->fd, tie_untie(TIED, 0));
+	/* Untied and tied anew; what is not tied can be untied. */
+	test_cmd_apply(self->fd, tie_untie(TIED, TIE_ALL), tie_untie(TIED, TIE_ALL),
+		       tie_doorbell(TIED, 0, bell), tie_registers(TIED),
+		       tie_handler(TIED, "test-any"), tie_policy(TIED, GPAMAP_POLICY_TELL));
+	test_err_apply(EEXIST, 0, self->fd, tie_registers(TIED));
+	test_cmd_apply(self->fd, tie_untie(TIED, TIE_ALL), op_destroy(TIED),
+		       tie_untie(POSTING, GPAMAP_TIE_RING), op_destroy(POSTING));
+	EXPECT_EQ(0, remove_ring(self->fd));
+	close(bell);
+}
+
+/* An operation that fails takes back all ties and unties before it. */
+TEST_F(abi, op_ties_are_taken_back)
+{
+	const int bell = eventfd(0, EFD_CLOEXEC);
+
+	test_make_tied(self->fd, bell);
+	test_err_apply(ENOENT, 9, self->fd, op_io(FREE_ID, PAGE - 1),
+		       op_add(FREE_ID, ROOT, 0x300000000, 0), tie_doorbell(FREE_ID, 0, bell),
+		       tie_registers(FREE_ID), tie_post(FREE_ID, RING),
+		       tie_policy(FREE_ID, GPAMAP_POLICY_TELL), tie_untie(TIED, TIE_ALL),
+		       op_destroy(TIED), tie_untie(POSTING, TIE_ALL), op_destroy(4242));
+	test_err_apply(EINVAL, 1, self->fd, tie_doorbell(IO, 0, bell), tie_untie(IO, 0));
+	/* What was tied is so still, and what was not is not. */
+	test_err_apply(EEXIST, 0, self->fd, tie_doorbell(TIED, 0, bell));
+	test_err_apply(EEXIST, 0, self->fd, tie_registers(TIED));
+	test_err_apply(EEXIST, 0, self->fd, tie_handler(TIED, "test-any"));
+	test_err_apply(EEXIST, 0, self->fd, tie_post(POSTING, RING));
+	test_err_apply(ENOENT, 0, self->fd, tie_doorbell(IO, GPAMAP_DOORBELL_REMOVE, bell));
+	/* Made, tied, untied and destroyed in one batch: nothing is left. */
+	test_cmd_apply(self->fd, op_io(FREE_ID, PAGE - 1), tie_doorbell(FREE_ID, 0, bell),
+		       tie_registers(FREE_ID), tie_handler(FREE_ID, "test-any"),
+		       tie_untie(FREE_ID, TIE_ALL), op_destroy(FREE_ID));
+	test_err_apply(ENOENT, 0, self->fd, tie_untie(FREE_ID, TIE_ALL));
+	close(bell);
 }
 
 TEST_F(abi, op_bad_combination)
@@ -1525,7 +1758,8 @@ TEST_F(empty, query_info)
 		  GPAMAP_FEATURE_HOLD | GPAMAP_FEATURE_DRY_RUN | GPAMAP_FEATURE_STATS |
 		  GPAMAP_FEATURE_CUT_AHEAD | GPAMAP_FEATURE_DOORBELL |
 		  GPAMAP_FEATURE_REGISTERS | GPAMAP_FEATURE_HANDLER |
-		  GPAMAP_FEATURE_POLICY | GPAMAP_FEATURE_RINGS, info.features);
+		  GPAMAP_FEATURE_POLICY | GPAMAP_FEATURE_RINGS | GPAMAP_FEATURE_TIES,
+		  info.features);
 	EXPECT_EQ(0u, info.generation);
 	EXPECT_EQ(0u, info.state);
 	EXPECT_EQ((u32)GPAMAP_NAME_LEN, info.name_len);

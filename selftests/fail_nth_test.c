@@ -17,8 +17,8 @@
 #include "harness.h"
 #include <fcntl.h>
 #include <linux/kvm.h>
-#include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include "gpamap_util.h"
@@ -324,6 +324,71 @@ static int registers_remove(const struct env *e, u32 region)
 	return map_ioctl(e->fd, GPAMAP_REGISTERS, &cmd);
 }
 
+/* The same as operations of a batch, and all others that tie. */
+static struct gpamap_op tie_doorbell(const struct env *e, u32 flags, u32 region, u64 offset,
+				     u32 bell)
+{
+	return (struct gpamap_op){
+		.code = GPAMAP_OP_DOORBELL,
+		.id = region,
+		.flags = flags,
+		.len = 4,
+		.offset = offset,
+		.value = flags & GPAMAP_DOORBELL_MATCH ? WRITTEN : 0,
+		.fd = e->bells[bell],
+	};
+}
+
+static struct gpamap_op tie_registers(u32 region)
+{
+	static const struct gpamap_register regs[] = {
+		{ 8, 4, GPAMAP_REGISTER_READWRITE, WRITTEN },
+		{ 16, 4, GPAMAP_REGISTER_CONSTANT, 0x77 },
+	};
+
+	return (struct gpamap_op){
+		.code = GPAMAP_OP_REGISTERS,
+		.id = region,
+		.nr = ARRAY_SIZE(regs),
+		.item_size = sizeof(regs[0]),
+		.items = (uintptr_t)regs,
+	};
+}
+
+static struct gpamap_op tie_handler(u32 region)
+{
+	return op_name((struct gpamap_op){ .code = GPAMAP_OP_HANDLER, .id = region },
+		       "test-quiet");
+}
+
+static struct gpamap_op tie_post(u32 region, u32 ring)
+{
+	return (struct gpamap_op){ .code = GPAMAP_OP_POST, .id = region, .ref = ring };
+}
+
+static struct gpamap_op tie_policy(u32 region, u32 policy)
+{
+	return (struct gpamap_op){ .code = GPAMAP_OP_POLICY, .id = region, .kind = policy };
+}
+
+static struct gpamap_op tie_untie(u32 region, u32 mask)
+{
+	return (struct gpamap_op){ .code = GPAMAP_OP_UNTIE, .id = region, .mask = mask };
+}
+
+/* Takes away what registers, a handler or posting are tied by. */
+static struct gpamap_op tie_remove(u32 code, u32 region)
+{
+	return (struct gpamap_op){ .code = code, .id = region, .flags = 1 };
+}
+
+_Static_assert(GPAMAP_REGISTERS_REMOVE == 1 && GPAMAP_HANDLER_REMOVE == 1 &&
+	       GPAMAP_POST_REMOVE == 1, "as tie_remove() says");
+
+#define TIE_ALL									\
+	(GPAMAP_TIE_DOORBELLS | GPAMAP_TIE_REGISTERS | GPAMAP_TIE_HANDLER |	\
+	 GPAMAP_TIE_RING | GPAMAP_TIE_POLICY)
+
 static int map_create(struct env *e)
 {
 	struct gpamap_op ops[] = {
@@ -398,7 +463,7 @@ static void env_destroy(struct env *e)
 
 /* -- one call ---------------------------------------------------------------- */
 
-#define MAX_OPS 6
+#define MAX_OPS 8
 
 /* A batch, as an argument. */
 struct batch {
@@ -628,35 +693,6 @@ TEST_F_TIMEOUT(fail_nth, query_and_lookup, 120)
 		call.name = names[what];
 		sweep(_metadata, &self->e, &call);
 	}
-}
-
-/* What a failed QUERY has not told, poll() still tells of. */
-TEST_F_TIMEOUT(fail_nth, query_and_poll, 120)
-{
-	const u32 what = GPAMAP_QUERY_REGIONS;
-	struct env *e = &self->e;
-	u32 n, failed = 0, silent = 0;
-	bool injected = true;
-	int rc;
-
-	for (n = 1; injected && n < MAX_POINTS; n++) {
-		struct pollfd p = { .fd = e->fd, .events = POLLIN };
-
-		test_cmd_apply(e->fd, op_add(IO, ROOT, C, 0));
-		test_cmd_apply(e->fd, op_del(IO));
-		ASSERT_EQ(1, poll(&p, 1, 0));
-		ASSERT_TRUE(arm(n));
-		rc = run_query(e, &what);
-		injected = disarm();
-		failed += !!rc;
-		if (!poll(&p, 1, 0))
-			silent += !!rc;
-		else
-			EXPECT_NE(0, rc) TH_LOG("point %u", n);
-	}
-	/* The structure comes last, with the records told; and the last point moves a little. */
-	EXPECT_LE(silent, 3u);
-	EXPECT_LT(silent + 5, failed);
 }
 
 /* -- DOORBELL, REGISTERS, mmap() ------------------------------------------------ */
@@ -890,6 +926,74 @@ TEST_F_TIMEOUT(fail_nth, ring, 120)
 		ASSERT_EQ(0, map_ioctl(e->fd, GPAMAP_RING, &remove));
 	}
 	count_points("RING", n - 2, failed, 0, since);
+}
+
+/* Not swept as a change: QUERY and the guest see nothing of it. */
+TEST_F_TIMEOUT(fail_nth, watch, 120)
+{
+	struct gpamap_watch cmd = { .size = sizeof(cmd) };
+	int refs = module_refcnt(), fd, free_fd;
+	struct env *e = &self->e;
+	bool injected = true;
+	u64 since = now_ms();
+	u32 n, failed = 0;
+
+	free_fd = dup(e->fd);
+	ASSERT_LE(0, free_fd);
+	close(free_fd);
+	for (n = 1; injected && n < MAX_POINTS; n++) {
+		ASSERT_TRUE(arm(n));
+		fd = ioctl(e->fd, GPAMAP_WATCH, &cmd);
+		if (fd < 0)
+			fd = -errno;
+		injected = disarm();
+		if (fd < 0) {
+			EXPECT_TRUE(injected);
+			EXPECT_TRUE(fd == -ENOMEM || fd == -EFAULT) TH_LOG("%d", fd);
+			failed++;
+			fd = ioctl(e->fd, GPAMAP_WATCH, &cmd);
+		}
+		/* The same each time: none was taken in vain. */
+		ASSERT_EQ(free_fd, fd);
+		close(fd);
+		EXPECT_EQ(refs, module_refcnt());
+	}
+	count_points("WATCH", n - 2, failed, 0, since);
+}
+
+/* What could not be told is still new. */
+TEST_F_TIMEOUT(fail_nth, read_news, 120)
+{
+	struct gpamap_watch cmd = { .size = sizeof(cmd) };
+	struct env *e = &self->e;
+	bool injected = true;
+	u64 since = now_ms();
+	u32 n, failed = 0;
+	int fd, rc;
+	u64 news;
+
+	fd = ioctl(e->fd, GPAMAP_WATCH, &cmd);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, fcntl(fd, F_SETFL, O_NONBLOCK));
+	for (n = 1; injected && n < MAX_POINTS; n++) {
+		test_cmd_apply(e->fd, op_add(IO, ROOT, C, 0));
+		test_cmd_apply(e->fd, op_del(IO));
+		news = 0;
+		ASSERT_TRUE(arm(n));
+		rc = read(fd, &news, sizeof(news)) == sizeof(news) ? 0 : -errno;
+		injected = disarm();
+		if (rc) {
+			EXPECT_TRUE(injected);
+			EXPECT_TRUE(rc == -ENOMEM || rc == -EFAULT) TH_LOG("%d", rc);
+			failed++;
+			ASSERT_EQ((ssize_t)sizeof(news), read(fd, &news, sizeof(news)));
+		}
+		EXPECT_EQ(query_info(e->fd).generation, news);
+		EXPECT_EQ(-1, read(fd, &news, sizeof(news)));
+		EXPECT_EQ(EAGAIN, errno);
+	}
+	close(fd);
+	count_points("read", n - 2, failed, 0, since);
 }
 
 /* Not swept as a change: QUERY and the guest see nothing of it. */
@@ -1163,14 +1267,89 @@ TEST_F_TIMEOUT(fail_nth, apply_buses, 300)
 		  { { op_at(DEV, DEV_A), op_at(PDEV, PORT), op_at(MEM, A), op_del(THIRD) } } });
 }
 
+/* One tie in a batch, and all of them. IO is where nobody else is. */
+TEST_F_TIMEOUT(fail_nth, apply_ties, 900)
+{
+	struct env *e = &self->e;
+	struct gpamap_ring ring = {
+		.size = sizeof(ring), .id = 1, .nr_entries = 65536, .watermark = 1,
+		.fd = e->bells[1],
+	};
+
+	ASSERT_EQ(0, map_ioctl(e->fd, GPAMAP_RING, &ring));
+	test_cmd_apply(e->fd, op_add(IO, ROOT, DEV_B, 0));
+	SWEEP_CHANGES(
+		{ "APPLY doorbell", "APPLY doorbell remove",
+		  { { tie_doorbell(e, 0, DEV, 16, 1) } },
+		  { { tie_doorbell(e, GPAMAP_DOORBELL_REMOVE, DEV, 16, 1) } } },
+		{ "APPLY doorbell with a value", NULL,
+		  { { tie_doorbell(e, GPAMAP_DOORBELL_MATCH, DEV, 8, 0) } },
+		  { { tie_doorbell(e, GPAMAP_DOORBELL_MATCH | GPAMAP_DOORBELL_REMOVE, DEV, 8,
+				   0) } } },
+		{ "APPLY first doorbell", "APPLY last doorbell remove",
+		  { { tie_doorbell(e, 0, IO, 0, 1) } },
+		  { { tie_doorbell(e, GPAMAP_DOORBELL_REMOVE, IO, 0, 1) } } },
+		{ "APPLY registers", "APPLY registers remove",
+		  { { tie_registers(IO) } },
+		  { { tie_remove(GPAMAP_OP_REGISTERS, IO) } } },
+		{ "APPLY handler", "APPLY handler remove",
+		  { { tie_handler(IO) } }, { { tie_remove(GPAMAP_OP_HANDLER, IO) } } },
+		{ "APPLY post", "APPLY post remove",
+		  { { tie_post(IO, 1) } }, { { tie_remove(GPAMAP_OP_POST, IO) } } },
+		{ "APPLY untie", "APPLY tie all that was untied",
+		  { { tie_untie(DEV, TIE_ALL) } },
+		  { { tie_doorbell(e, 0, DEV, 0, 0), tie_registers(DEV) } } },
+		{ "APPLY four ties", "APPLY untie four",
+		  { { tie_doorbell(e, 0, IO, 0, 1), tie_registers(IO), tie_handler(IO),
+		      tie_policy(IO, GPAMAP_POLICY_TELL) } },
+		  { { tie_untie(IO, TIE_ALL) } } });
+}
+
+TEST_F_TIMEOUT(fail_nth, apply_policy, 300)
+{
+	struct env *e = &self->e;
+
+	test_cmd_apply(e->fd, op_reserved(NEW, PAGE - 1), op_add(NEW, ROOT, DEV_B, 0));
+	SWEEP_CHANGES({ "APPLY policy", "APPLY policy none",
+			{ { tie_policy(NEW, GPAMAP_POLICY_ONES) } },
+			{ { tie_policy(NEW, GPAMAP_POLICY_NONE) } } });
+}
+
+/* Regions come and go with what is tied to them, and memory with them. */
+TEST_F_TIMEOUT(fail_nth, apply_regions_with_ties, 600)
+{
+	struct env *e = &self->e;
+
+	SWEEP_CHANGES(
+		{ "APPLY a region with ties", "APPLY the region with its ties goes",
+		  { { op_io(NEW, PAGE - 1), op_add(NEW, ROOT, DEV_B, 0),
+		      tie_doorbell(e, 0, NEW, 0, 1), tie_registers(NEW), tie_handler(NEW),
+		      tie_policy(NEW, GPAMAP_POLICY_TELL) } },
+		  { { tie_untie(NEW, TIE_ALL), op_del(NEW), op_destroy(NEW) } } },
+		{ "APPLY ties, moves and memory", "APPLY ties, moves and memory back",
+		  { { tie_untie(DEV, TIE_ALL), op_at(DEV, DEV_B), tie_handler(DEV),
+		      op_at(MEM, A + 0x100000), op_add(THIRD, ROOT, C, 0),
+		      op_at(PDEV, PORT_B) } },
+		  { { tie_untie(DEV, TIE_ALL), op_at(DEV, DEV_A),
+		      tie_doorbell(e, 0, DEV, 0, 0), tie_registers(DEV), op_at(MEM, A),
+		      op_del(THIRD), op_at(PDEV, PORT) } } });
+}
+
 TEST_F_TIMEOUT(fail_nth, apply_dry_run, 120)
 {
 	const struct batch batch = { {
 		op_at(DEV, DEV_B), op_at(MEM, A + 0x100000), op_enable(OTHER, false),
 		op_add(THIRD, ROOT, C, 0), op_add(IO, ROOT, C + 5 * PAGE, 1) } };
+	const struct batch ties = { {
+		tie_untie(DEV, TIE_ALL), tie_handler(DEV), tie_registers(IO),
+		tie_doorbell(&self->e, 0, IO, 0, 1), op_add(IO, ROOT, DEV_B, 0),
+		tie_policy(IO, GPAMAP_POLICY_TELL) } };
 	const struct call call = { .name = "APPLY dry run", .run = run_dry, .arg = &batch };
+	const struct call tie = { .name = "APPLY dry run of ties", .run = run_dry,
+				  .arg = &ties };
 
 	sweep(_metadata, &self->e, &call);
+	sweep(_metadata, &self->e, &tie);
 }
 
 #define MANY 60
@@ -1257,6 +1436,21 @@ TEST_F_TIMEOUT(fail_nth, apply_rolled_back, 300)
 	rollbacks = query_stats(e->fd).rollbacks;
 	sweep(_metadata, e, &call);
 	EXPECT_LT(rollbacks + 20, query_stats(e->fd).rollbacks);
+}
+
+/* The same, with what is tied and untied before: memory comes last. */
+TEST_F_TIMEOUT(fail_nth, apply_ties_rolled_back, 300)
+{
+	struct env *e = &self->e;
+	const struct batch batch = { {
+		tie_untie(DEV, TIE_ALL), tie_handler(DEV), op_add(IO, ROOT, DEV_B, 0),
+		tie_doorbell(e, 0, IO, 0, 1), tie_registers(IO),
+		tie_policy(IO, GPAMAP_POLICY_TELL), op_add(THIRD, ROOT, C, 0) } };
+	const struct call call = { .name = "APPLY of ties rolled back: EEXIST",
+				   .run = run_batch, .arg = &batch, .wanted = -EEXIST };
+
+	ASSERT_EQ(0, guest_set_slot(&e->guest, FOREIGN + 1, 0, C + 8 * PAGE, 1, e->mem));
+	sweep(_metadata, e, &call);
 }
 
 /* No ids are left: found before KVM is called; the batch is tried piece by piece. */

@@ -7,7 +7,8 @@
  * Workers are processes, each with threads that call and threads that pull the ground away:
  *
  *  vmm		a VM with vCPUs that run, and a map of it that holds the guest itself: random
- *		batches, QUERY, LOOKUP, poll, doorbells and registers, pages of registers
+ *		batches of regions and ties, with little time to wait, QUERY, LOOKUP, news
+ *		polled and read, doorbells and registers by themselves, pages of registers
  *		mapped and unmapped, the module's argument page unmapped or covered, files
  *		closed and made again under calls, children that inherit all and exec
  *  stranger	has no VM: calls what descriptors others pass to it (SCM_RIGHTS), and passes
@@ -55,24 +56,29 @@
 #define PAGE TEST_PAGE
 #define NOBODY 65534
 #define MANY 1000
-#define NR_FDS 12
+#define NR_FDS 13
 #define NR_CALLERS 3
 #define NR_VCPUS 2
 #define ARENA (4UL << 20)
 #define MAX_OPS 24
 
 enum command { ATTACH, DETACH, APPLY, QUERY, LOOKUP, DOORBELL, REGISTERS, HANDLER, RING, POST,
-	       POLICY, MMAP, UNKNOWN, NR_COMMANDS };
+	       POLICY, WATCH, READ, MMAP, UNKNOWN, NR_COMMANDS };
 
 static const char * const command_names[] = {
 	"ATTACH", "DETACH", "APPLY", "QUERY", "LOOKUP", "DOORBELL", "REGISTERS",
-	"HANDLER", "RING", "POST", "POLICY", "mmap", "unknown",
+	"HANDLER", "RING", "POST", "POLICY", "WATCH", "read", "mmap", "unknown",
 };
+
+/* Operations that tie and untie: in which batches all was done. */
+#define FIRST_TIE GPAMAP_OP_DOORBELL
+#define NR_TIES (GPAMAP_OP_UNTIE - FIRST_TIE + 1)
 
 /* Of all processes. Counters are atomic. */
 static struct shared {
 	u64 ok[NR_COMMANDS];
 	u64 refused[NR_COMMANDS];
+	u64 ties[NR_TIES];
 	u64 efault, eio, ebusy;
 	u64 passed, forks, maps, unprivileged, argument_pages, vcpu_exits, many;
 	int64_t squeezed;
@@ -97,7 +103,7 @@ static struct worker {
 } self;
 
 enum { FD_MAP, FD_MAP2, FD_VM, FD_VCPU, FD_KVM, FD_EVENT, FD_EVENT2, FD_FAKE, FD_FILE, FD_PATH,
-       FD_PASSED, FD_PASSED2 };
+       FD_PASSED, FD_PASSED2, FD_WATCH };
 
 static int fd_get(u32 i)
 {
@@ -179,11 +185,100 @@ static u32 any_id(struct rnd *r)
 	       (one_in(r, 8) ? rnd_below(r, VM_FREE) : 0);
 }
 
+#define MAX_REGISTERS 8
+
+/* What an operation of REGISTERS points to; spoilt by other threads of its worker. */
+static struct gpamap_register registers_of_ops[16][MAX_REGISTERS];
+
+static void any_registers(struct rnd *r, struct gpamap_register *regs, u32 nr)
+{
+	u32 i;
+
+	for (i = 0; i < nr; i++)
+		regs[i] = (struct gpamap_register){
+			.offset = 8 * i,
+			.len = 1U << rnd_below(r, 4),
+			.kind = 1 + rnd_below(r, 5),
+			.value = rnd_below(r, 256),
+		};
+	if (one_in(r, 8))
+		((unsigned char *)regs)[rnd_below(r, nr * sizeof(regs[0]))] ^=
+			1U << rnd_below(r, 8);
+}
+
+static const char *any_handler(struct rnd *r)
+{
+	static const char * const names[] = {
+		"test-any", "test-wide-4", "test-be", "test-slow", "acpi-pm-timer", "nobody",
+	};
+
+	return names[rnd_below(r, ARRAY_SIZE(names))];
+}
+
+static int any_bell(struct rnd *r)
+{
+	return one_in(r, 10) ? fd_any(r) : fd_get(FD_EVENT + rnd_below(r, 2));
+}
+
+static struct gpamap_op any_tie(struct rnd *r)
+{
+	struct gpamap_op op = {
+		.code = FIRST_TIE + rnd_below(r, NR_TIES),
+		/* Those that are io regions from the beginning. */
+		.id = one_in(r, 2) ? VM_FREE + rnd_below(r, 2) : any_id(r),
+	};
+	struct gpamap_register *regs;
+
+	switch (op.code) {
+	case GPAMAP_OP_DOORBELL:
+		op.flags = rnd_below(r, 4);
+		op.len = one_in(r, 20) ? any_number(r) : 1U << rnd_below(r, 4);
+		op.offset = one_in(r, 10) ? any_number(r) : 8 * rnd_below(r, 32);
+		op.value = op.flags & GPAMAP_DOORBELL_MATCH ? rnd_below(r, 4) : 0;
+		op.fd = any_bell(r);
+		break;
+	case GPAMAP_OP_REGISTERS:
+		if (one_in(r, 3)) {
+			op.flags = GPAMAP_REGISTERS_REMOVE;
+			break;
+		}
+		regs = registers_of_ops[rnd_below(r, ARRAY_SIZE(registers_of_ops))];
+		op.nr = 1 + rnd_below(r, MAX_REGISTERS);
+		op.item_size = one_in(r, 20) ? any_number(r) : sizeof(*regs);
+		any_registers(r, regs, op.nr);
+		op.items = one_in(r, 30) ? any_number(r) : (uintptr_t)regs;
+		break;
+	case GPAMAP_OP_HANDLER:
+		if (one_in(r, 3)) {
+			op.flags = GPAMAP_HANDLER_REMOVE;
+			break;
+		}
+		op.value = rnd_below(r, 3);
+		strcpy((char *)op.name, any_handler(r));
+		break;
+	case GPAMAP_OP_POST:
+		if (one_in(r, 3))
+			op.flags = GPAMAP_POST_REMOVE;
+		else
+			op.ref = 1 + rnd_below(r, 4);
+		break;
+	case GPAMAP_OP_POLICY:
+		op.kind = rnd_below(r, 5);
+		break;
+	case GPAMAP_OP_UNTIE:
+		op.mask = rnd_below(r, one_in(r, 20) ? 64 : 32);
+		break;
+	}
+	return op;
+}
+
 static struct gpamap_op any_op(struct rnd *r)
 {
 	struct gpamap_op op = { .id = any_id(r) };
-	u32 pick = rnd_below(r, 20);
+	u32 pick = rnd_below(r, 30);
 
+	if (pick >= 20)
+		return any_tie(r);
 	if (pick < 5) {
 		op.code = GPAMAP_OP_REGION;
 		op.kind = 1 + rnd_below(r, 7);
@@ -265,6 +360,22 @@ static void *spoilt_pointer(struct rnd *r, void *good)
 	}
 }
 
+/* Short, or the module's. */
+static u32 any_timeout(struct rnd *r)
+{
+	if (one_in(r, 2))
+		return 0;
+	return one_in(r, 30) ? any_number(r) : rnd_below(r, 51);
+}
+
+/* Which of them a batch held that was done. */
+static void count_ties(const struct gpamap_op *ops, u32 nr)
+{
+	while (nr--)
+		if (ops[nr].code - FIRST_TIE < NR_TIES)
+			count(ties[ops[nr].code - FIRST_TIE]);
+}
+
 /* A call, with a structure that is right or was spoilt a moment ago. */
 static int call(struct rnd *r, u32 what, int fd, unsigned long cmd, void *arg, u32 size)
 {
@@ -305,7 +416,9 @@ static void call_apply(struct rnd *r, int fd)
 		.ops = (uintptr_t)ops,
 		.nr_ops = 1 + rnd_below(r, one_in(r, 6) ? MAX_OPS : 2),
 		.op_size = sizeof(ops[0]),
+		.timeout_ms = any_timeout(r),
 	};
+	const u64 right = cmd.ops;
 	u32 i;
 
 	if (self.has_vm && one_in(r, 3)) {
@@ -327,7 +440,11 @@ static void call_apply(struct rnd *r, int fd)
 		cmd.ops = (uintptr_t)spoilt_pointer(r, ops);
 	if (one_in(r, 60))
 		cmd.nr_ops = any_number(r);
-	call(r, APPLY, fd, GPAMAP_APPLY, &cmd, sizeof(cmd));
+	i = cmd.nr_ops;
+	/* What was done is told, unless it was asked for something else than is here. */
+	if (!call(r, APPLY, fd, GPAMAP_APPLY, &cmd, sizeof(cmd)) && cmd.ops == right &&
+	    cmd.op_size == sizeof(ops[0]) && cmd.nr_ops == i && i <= MAX_OPS && !cmd.flags)
+		count_ties(ops, i);
 }
 
 static void call_query(struct rnd *r, int fd)
@@ -365,7 +482,7 @@ static void call_doorbell(struct rnd *r, int fd)
 		.region = any_id(r),
 		.len = one_in(r, 20) ? any_number(r) : 1U << rnd_below(r, 4),
 		.offset = one_in(r, 10) ? any_number(r) : 8 * rnd_below(r, 32),
-		.fd = one_in(r, 10) ? fd_any(r) : fd_get(FD_EVENT + rnd_below(r, 2)),
+		.fd = any_bell(r),
 	};
 
 	if (cmd.flags & GPAMAP_DOORBELL_MATCH)
@@ -382,7 +499,6 @@ static void call_registers(struct rnd *r, int fd)
 		.size = sizeof(cmd),
 		.region = any_id(r),
 	};
-	u32 i;
 
 	if (one_in(r, 2)) {
 		cmd.flags = GPAMAP_REGISTERS_REMOVE;
@@ -390,16 +506,7 @@ static void call_registers(struct rnd *r, int fd)
 		cmd.nr = 1 + rnd_below(r, ARRAY_SIZE(regs));
 		cmd.register_size = sizeof(regs[0]);
 		cmd.registers = (uintptr_t)regs;
-		for (i = 0; i < cmd.nr; i++)
-			regs[i] = (struct gpamap_register){
-				.offset = 8 * i,
-				.len = 1U << rnd_below(r, 4),
-				.kind = 1 + rnd_below(r, 5),
-				.value = rnd_below(r, 256),
-			};
-		if (one_in(r, 8))
-			((unsigned char *)regs)[rnd_below(r, cmd.nr * sizeof(regs[0]))] ^=
-				1U << rnd_below(r, 8);
+		any_registers(r, regs, cmd.nr);
 		if (one_in(r, 30))
 			cmd.registers = (uintptr_t)spoilt_pointer(r, regs);
 	}
@@ -408,9 +515,6 @@ static void call_registers(struct rnd *r, int fd)
 
 static void call_handler(struct rnd *r, int fd)
 {
-	static const char * const names[] = {
-		"test-any", "test-wide-4", "test-be", "test-slow", "acpi-pm-timer", "nobody",
-	};
 	struct gpamap_handler cmd = {
 		.size = sizeof(cmd),
 		.region = any_id(r),
@@ -420,7 +524,7 @@ static void call_handler(struct rnd *r, int fd)
 		cmd.flags = GPAMAP_HANDLER_REMOVE;
 	} else {
 		cmd.arg = rnd_below(r, 3);
-		strcpy((char *)cmd.name, names[rnd_below(r, ARRAY_SIZE(names))]);
+		strcpy((char *)cmd.name, any_handler(r));
 	}
 	call(r, HANDLER, fd, GPAMAP_HANDLER, &cmd, sizeof(cmd));
 }
@@ -437,7 +541,7 @@ static void call_ring(struct rnd *r, int fd)
 	} else {
 		cmd.nr_entries = one_in(r, 20) ? any_number(r) : 16U << rnd_below(r, 4);
 		cmd.watermark = 1 + rnd_below(r, 16);
-		cmd.fd = one_in(r, 10) ? fd_any(r) : fd_get(FD_EVENT + rnd_below(r, 2));
+		cmd.fd = any_bell(r);
 	}
 	call(r, RING, fd, GPAMAP_RING, &cmd, sizeof(cmd));
 }
@@ -464,6 +568,46 @@ static void call_policy(struct rnd *r, int fd)
 	};
 
 	call(r, POLICY, fd, GPAMAP_POLICY, &cmd, sizeof(cmd));
+}
+
+/* A listener, in place of the last, whose map may be gone by then. */
+static void call_watch(struct rnd *r, int fd)
+{
+	struct gpamap_watch cmd = {
+		.size = one_in(r, 8) ? any_number(r) : sizeof(cmd),
+		.flags = one_in(r, 8) ? any_number(r) : 0,
+	};
+	int watch = ioctl(fd, GPAMAP_WATCH, one_in(r, 20) ? spoilt_pointer(r, &cmd) : &cmd);
+
+	if (watch < 0) {
+		count(refused[WATCH]);
+		return;
+	}
+	count(ok[WATCH]);
+	/* One that waits may wait for ever. */
+	fcntl(watch, F_SETFL, O_NONBLOCK);
+	fd_put(FD_WATCH, watch);
+}
+
+/* The news of a listener, or of a map, which waits if there are none: asked before. */
+static void call_read(struct rnd *r)
+{
+	int fd = one_in(r, 4) ? fd_map(r) : fd_get(FD_WATCH);
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	char buf[128];
+	void *to = one_in(r, 20) ? spoilt_pointer(r, buf) : buf;
+
+	/* What is asked here is set for all that share the file, as the parent does stdout. */
+	if (fd <= STDERR_FILENO)
+		return;
+	if (poll(&p, 1, rnd_below(r, 3)) <= 0 && fd != fd_get(FD_WATCH))
+		return;
+	/* Somebody else may have been faster. */
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	if (read(fd, to, one_in(r, 8) ? rnd_below(r, 64) : 8) == 8)
+		count(ok[READ]);
+	else
+		count(refused[READ]);
 }
 
 /* Pages of registers, exits and rings: mapped, used, moved, passed to a child, unmapped. */
@@ -514,17 +658,27 @@ static void call_any(struct rnd *r)
 		.size = sizeof(attach),
 		.vm_fd = one_in(r, 8) ? fd_any(r) : fd_get(FD_VM),
 		.nr_slots = one_in(r, 20) ? any_number(r) : VM_SLOTS,
+		.timeout_ms = any_timeout(r),
 	};
-	struct gpamap_detach detach = { .size = sizeof(detach) };
+	struct gpamap_detach detach = {
+		.size = sizeof(detach),
+		.timeout_ms = any_timeout(r),
+	};
 	struct gpamap_lookup lookup = {
 		.size = sizeof(lookup),
 		.space = 1 + rnd_below(r, 6),
 		.addr = any_place(r),
 	};
 	struct pollfd p = { .fd = fd_map(r), .events = POLLIN };
-	int fd = fd_map(r);
+	int fd = fd_map(r), rc;
 
-	switch (rnd_below(r, 40)) {
+	switch (rnd_below(r, 43)) {
+	case 40:
+		call_watch(r, fd);
+		break;
+	case 41 ... 42:
+		call_read(r);
+		break;
 	case 32 ... 33:
 		call_handler(r, fd);
 		break;
@@ -569,8 +723,11 @@ static void call_any(struct rnd *r)
 		call(r, DETACH, fd, GPAMAP_DETACH, &detach, sizeof(detach));
 		break;
 	default:
-		if (map_ioctl(fd, _IO(GPAMAP_TYPE, GPAMAP_CMD_BASE + rnd_below(r, 64)),
-			      self.arena))
+		rc = ioctl(fd, _IO(GPAMAP_TYPE, GPAMAP_CMD_BASE + rnd_below(r, 64)),
+			   self.arena);
+		if (rc > 0)
+			close(rc);
+		if (rc < 0)
 			count(refused[UNKNOWN]);
 		else
 			count(ok[UNKNOWN]);
@@ -985,11 +1142,16 @@ static void read_debugfs(void)
 }
 
 /*
- * What is slow to come: a thousand maps at once, one who has no right to the device, and one
- * who is out of memory.
+ * What is slow to come: a thousand maps at once, one who has no right to the device, one who
+ * is out of memory, and each kind of tie.
  */
 static bool enough(void)
 {
+	u32 i;
+
+	for (i = 0; i < NR_TIES; i++)
+		if (!__atomic_load_n(&shared->ties[i], __ATOMIC_RELAXED))
+			return false;
 	return __atomic_load_n(&shared->many, __ATOMIC_RELAXED) &&
 	       __atomic_load_n(&shared->unprivileged, __ATOMIC_RELAXED) &&
 	       memcg_events(&cgroup, "oom_kill") > 0;
@@ -1110,6 +1272,11 @@ static bool reached(void)
 		       (unsigned long long)shared->ok[i],
 		       (unsigned long long)shared->refused[i]);
 		good = good && shared->refused[i] && (shared->ok[i] || i == UNKNOWN);
+	}
+	for (i = 0; i < NR_TIES; i++) {
+		printf("# operation %u: done %llu times\n", FIRST_TIE + i,
+		       (unsigned long long)shared->ties[i]);
+		good = good && shared->ties[i];
 	}
 	printf("# EFAULT %llu, EIO %llu, EBUSY %llu; maps %llu, a thousand %llu times, passed %llu, forks %llu, argument pages %llu, exits %llu, users %llu, out of memory %lld\n",
 	       (unsigned long long)shared->efault, (unsigned long long)shared->eio,

@@ -431,6 +431,59 @@ TEST_F(handler, in_the_way)
 	close(bell);
 }
 
+/* -- a handler in a transaction -------------------------------------------- */
+
+#define TRANSACT "test-transact"
+
+/* What is prepared is committed or undone, once; what was committed is destroyed. */
+TEST_F(handler, prepare_commit_undo)
+{
+	struct gpamap_apply out;
+
+	apply(op_handler(DEV, TRANSACT, 5));
+	EXPECT_LOG("create 5\ncommit\n");
+	apply(op_untie(DEV, GPAMAP_TIE_HANDLER));
+	EXPECT_LOG("destroy\n");
+	set_handler(DEV, TRANSACT, 6);
+	EXPECT_LOG("create 6\ncommit\n");
+	ASSERT_EQ(0, remove_rc(self->fd, DEV));
+	EXPECT_LOG("destroy\n");
+
+	test_cmd_plan(self->fd, GPAMAP_APPLY_DRY_RUN, &out, op_handler(DEV, TRANSACT, 7));
+	EXPECT_LOG("create 7\nundo\n");
+	test_err_apply(ENOENT, 1, self->fd, op_handler(DEV, TRANSACT, 8), op_del(99));
+	EXPECT_LOG("create 8\nundo\n");
+	/* Tied and untied in one batch: accesses never come. */
+	apply(op_handler(DEV, TRANSACT, 9), op_handler_remove(DEV));
+	EXPECT_LOG("create 9\nundo\n");
+	/* One goes and another comes: the old one stays until that is certain. */
+	apply(op_handler(DEV, TRANSACT, 10));
+	EXPECT_LOG("create 10\ncommit\n");
+	test_err_apply(ENOENT, 2, self->fd, op_handler_remove(DEV), op_handler(DEV, TRANSACT, 11),
+		       op_del(99));
+	EXPECT_LOG("create 11\nundo\n");
+	apply(op_handler_remove(DEV), op_handler(DEV, TRANSACT, 12));
+	EXPECT_LOG("create 12\ncommit\ndestroy\n");
+}
+
+/* KVM refuses a memslot of the same batch, with everything prepared. */
+TEST_F(handler, undone_with_a_memslot)
+{
+	ASSERT_EQ(0, module_param_set("fail_nth", 1));
+	test_err_apply(ENOMEM, GPAMAP_NO_OP, self->fd, op_handler(DEV, TRANSACT, 5),
+		       op_add(MEM, ROOT, B, 0));
+	EXPECT_LOG("create 5\nundo\n");
+	EXPECT_LEAVES(guest_read(&self->guest, A, 4));
+	/* Who is to blame is looked for by doing it again. */
+	ASSERT_EQ(0, guest_set_slot(&self->guest, 400, 0, B, 1, self->mem));
+	test_err_apply(EEXIST, 1, self->fd, op_handler(DEV, TRANSACT, 6),
+		       op_add(MEM, ROOT, B, 0));
+	EXPECT_EQ(0, strncmp("create 6\nundo\n",
+			     read_log(self->log, sizeof(self->log)), 14));
+	EXPECT_NULL_WHY(strstr(self->log, "commit") ? self->log : NULL);
+	ASSERT_EQ(0, guest_set_slot(&self->guest, 400, 0, B, 0, self->mem));
+}
+
 /* -- lifetimes ------------------------------------------------------------- */
 
 static int unload(void)
@@ -462,6 +515,7 @@ TEST_F(handler, module_stays_while_used)
 	EXPECT_EQ(-EWOULDBLOCK, unload());
 	close(self->fd);
 	self->fd = -1;
+	EXPECT_NO_MAP_LEFT();
 	EXPECT_LOG("create 0\ncreate 0\ndestroy\ndestroy\n");
 	EXPECT_EQ(0, unload());
 	EXPECT_EQ(0, load());

@@ -304,28 +304,26 @@ TEST_F_TIMEOUT(spaces, rule_36_lookups_beside_commits, 120)
 
 /* ---- poll ---- */
 
-static int readable(int fd)
-{
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-
-	return poll(&p, 1, 0) < 0 ? -errno : p.revents;
-}
-
 TEST_F(spaces, poll_tells_of_a_new_generation)
 {
-	query_info(self->fd);
-	EXPECT_EQ(0, readable(self->fd));
+	u64 generation = query_info(self->fd).generation;
+
+	EXPECT_EQ(generation, news_take(self->fd));
+	EXPECT_EQ(0, polled(self->fd));
 	test_cmd_apply(self->fd, op_at(RAM, 0x10000));
-	EXPECT_EQ(POLLIN, readable(self->fd));
-	EXPECT_EQ(POLLIN, readable(self->fd));
-	query_info(self->fd);
-	EXPECT_EQ(0, readable(self->fd));
+	EXPECT_EQ(POLLIN, polled(self->fd));
+	EXPECT_EQ(POLLIN, polled(self->fd));
+	/* Who only asks takes it from nobody. */
+	EXPECT_EQ(generation + 1, query_info(self->fd).generation);
+	EXPECT_EQ(POLLIN, polled(self->fd));
+	EXPECT_EQ(generation + 1, news_take(self->fd));
+	EXPECT_EQ(0, polled(self->fd));
 	/* Rules 34 and 48: nothing has changed. */
 	test_cmd_apply(self->fd, op_enable(RAM, false), op_enable(RAM, true));
-	EXPECT_EQ(0, readable(self->fd));
+	EXPECT_EQ(0, polled(self->fd));
 	EXPECT_EQ(-ENOENT, _test_cmd_apply(self->fd, (struct gpamap_op[]){ op_del(99) }, 1,
 					   NULL, NULL));
-	EXPECT_EQ(0, readable(self->fd));
+	EXPECT_EQ(0, polled(self->fd));
 }
 
 static void *wait_readable(void *arg)
@@ -340,7 +338,7 @@ TEST_F(spaces, poll_wakes_a_waiter)
 	pthread_t thread;
 	void *woken;
 
-	query_info(self->fd);
+	EXPECT_LT(0u, news_take(self->fd));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, wait_readable, &self->fd));
 	usleep(100000);
 	test_cmd_apply(self->fd, op_at(RAM, 0x10000));

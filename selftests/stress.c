@@ -532,10 +532,10 @@ static u32 step_calls(const struct step *step)
 	return step->deletes + step->moves + step->creates;
 }
 
-/* Whether vCPUs have to be held: something goes and something comes. */
+/* Whether vCPUs have to be held: a memslot changes. */
 static bool step_holds(const struct step *step)
 {
-	return step->moves || (step->deletes && step->creates);
+	return step->moves || step->deletes || step->creates;
 }
 
 static void add_call(struct plan *plan, const struct gpamap_slot_info *slot, bool delete)
@@ -1375,7 +1375,7 @@ static int check_stats(const struct phase *phase, int fd, const struct plan *pla
 		deletes += plan->steps[i].deletes;
 		moves += plan->steps[i].moves;
 		creates += plan->steps[i].creates;
-		holds += i && step_holds(&plan->steps[i]);
+		holds += step_holds(&plan->steps[i]);
 	}
 	rc = _test_cmd_query(fd, GPAMAP_QUERY_STATS, 0, &stats, sizeof(stats), &count);
 	if (rc)

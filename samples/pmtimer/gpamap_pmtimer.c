@@ -23,7 +23,7 @@ struct pm_timer {
 	u32 mask;
 };
 
-static int pm_timer_create(u64 arg, void **data)
+static int pm_timer_prepare(u64 arg, void **data)
 {
 	struct pm_timer *timer;
 
@@ -65,7 +65,7 @@ static const struct gpamap_handler_ops pm_timer_ops = {
 	.name = "acpi-pm-timer",
 	.valid = { .min = 1, .max = 4, .unaligned = true },
 	.impl = { .min = 4, .max = 4 },
-	.create = pm_timer_create,
+	.prepare = pm_timer_prepare,
 	.destroy = pm_timer_destroy,
 	.read = pm_timer_read,
 	.write = pm_timer_write,

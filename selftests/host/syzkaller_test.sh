@@ -86,7 +86,7 @@ list_txt() {
 	{
 		if (type in alias)
 			return bytes_of(alias[type])
-		if (type ~ /^(array\[int8|string\["[^"]*"), [A-Z_0-9]+\]$/) {
+		if (type ~ /^(array\[(int8|const\[0, int8\])|string\["[^"]*"), [A-Z_0-9]+\]$/) {
 			sub(/.*, /, "", type)
 			sub(/\]/, "", type)
 			return type
@@ -116,6 +116,7 @@ list_txt() {
 		name = $1
 		sub(/\(.*/, "", name)
 		sub(/^ioctl\$GPAMAP_/, "", name)
+		sub(/ fd_gpamap_[a-z]+$/, "")	# what it returns
 		dir = $0
 		sub(/.*arg ptr\[/, "", dir)
 		sub(/,.*/, "", dir)
@@ -126,8 +127,18 @@ list_txt() {
 	}
 	/^gpamap_[a-z0-9_]+ \{$/ { s = $1; nr = 0; next }
 	/^gpamap_record \[$/ { records = 1; next }
-	/^[]}]/ { s = records = ""; next }
+	/^gpamap_[a-z0-9_]+ \[$/ { u = $1; next }
+	/^[]}]/ { s = u = records = ""; next }
 	records { print "record " $2; next }
+	# A choice of types for one member: each has to be as long as the others.
+	u {
+		type = $0
+		sub(/^\t[^\t]+\t+/, "", type)
+		if (u in alias && bytes_of(type) != bytes_of(alias[u]))
+			print "choice", u, $1, bytes_of(type), "not", bytes_of(alias[u])
+		alias[u] = type
+		next
+	}
 	s {
 		type = $0
 		sub(/^\t[^\t]+\t+/, "", type)
@@ -228,6 +239,7 @@ check notices_another_structure notices $txt '/^ioctl.GPAMAP_APPLY/s/gpamap_appl
 check notices_a_direction notices $txt '/^ioctl.GPAMAP_QUERY/s/inout/in/'
 check notices_a_missing_member notices $txt '/^	out_moves/d'
 check notices_a_width notices $txt '/^	first_slot/s/int32\[/int64[/'
+check notices_a_width_of_a_choice notices $txt '/^	event/s/fd_event/int64/'
 check notices_an_order notices $txt '/^	container/{h;d};/^	target/G'
 check notices_what_is_written notices $txt 's/^\(	out_taken.*\) (out)/\1/'
 check notices_a_missing_constant notices $txt 's/, GPAMAP_SET_ROMD//'

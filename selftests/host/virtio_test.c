@@ -64,17 +64,18 @@ uint32_t memory_add_io(struct gvmm *vm, const char *name, uint64_t gpa, uint64_t
 	return 20;
 }
 
-_Atomic uint32_t *memory_registers(struct gvmm *vm, uint32_t region,
-				   const struct gpamap_register *registers, uint32_t nr)
+void memory_tie(struct gvmm *vm, uint32_t region, const struct io_ties *ties)
 {
-	while (nr--)
-		page[registers[nr].offset / 4] = registers[nr].value;
-	return (_Atomic uint32_t *)page;
+	uint32_t i;
+
+	for (i = 0; i < ties->nr_registers; i++)
+		page[ties->registers[i].offset / 4] = ties->registers[i].value;
+	notify_fd = ties->doorbells[0].fd;
 }
 
-void memory_doorbell(struct gvmm *vm, uint32_t region, const struct doorbell *bell)
+_Atomic uint32_t *memory_registers(struct gvmm *vm, uint32_t region)
 {
-	notify_fd = bell->fd;
+	return (_Atomic uint32_t *)page;
 }
 
 int memory_dma(struct gvmm *vm, uint64_t gpa, uint64_t len, bool write, struct iovec *iov,
@@ -188,6 +189,7 @@ FIXTURE_SETUP(disk)
 	self->vm->vm_fd = -1;
 	blk_add(self->vm, self->path, variant->readonly);
 	self->dev = self->vm->virtio[0];
+	virtio_tie(self->vm);
 	virtio_connect(self->vm);
 	virtio_start(self->vm);
 	bring_up(self);

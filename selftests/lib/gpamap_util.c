@@ -10,6 +10,7 @@
 #endif
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,27 +33,38 @@ int map_ioctl(int fd, unsigned long cmd, void *arg)
 	return ioctl(fd, cmd, arg) ? -errno : 0;
 }
 
-int _test_cmd_attach(int fd, int vm_fd, u32 first_slot, u32 nr_slots)
+int _test_cmd_attach_timed(int fd, int vm_fd, u32 first_slot, u32 nr_slots, u32 timeout_ms)
 {
 	struct gpamap_attach cmd = {
 		.size = sizeof(cmd),
 		.vm_fd = vm_fd,
 		.first_slot = first_slot,
 		.nr_slots = nr_slots,
+		.timeout_ms = timeout_ms,
 	};
 
 	return map_ioctl(fd, GPAMAP_ATTACH, &cmd);
 }
 
-int _test_cmd_detach(int fd)
+int _test_cmd_attach(int fd, int vm_fd, u32 first_slot, u32 nr_slots)
 {
-	struct gpamap_detach cmd = { .size = sizeof(cmd) };
+	return _test_cmd_attach_timed(fd, vm_fd, first_slot, nr_slots, 0);
+}
+
+int _test_cmd_detach_timed(int fd, u32 timeout_ms)
+{
+	struct gpamap_detach cmd = { .size = sizeof(cmd), .timeout_ms = timeout_ms };
 
 	return map_ioctl(fd, GPAMAP_DETACH, &cmd);
 }
 
-int _test_cmd_plan(int fd, u32 flags, const struct gpamap_op *ops, u32 nr_ops,
-		   struct gpamap_apply *out)
+int _test_cmd_detach(int fd)
+{
+	return _test_cmd_detach_timed(fd, 0);
+}
+
+static int apply(int fd, u32 flags, const struct gpamap_op *ops, u32 nr_ops, u32 timeout_ms,
+		 struct gpamap_apply *out)
 {
 	*out = (struct gpamap_apply){
 		.size = sizeof(*out),
@@ -61,8 +73,21 @@ int _test_cmd_plan(int fd, u32 flags, const struct gpamap_op *ops, u32 nr_ops,
 		.nr_ops = nr_ops,
 		.op_size = sizeof(*ops),
 		.out_failed_op = 0x5eed,
+		.timeout_ms = timeout_ms,
 	};
 	return map_ioctl(fd, GPAMAP_APPLY, out);
+}
+
+int _test_cmd_apply_timed(int fd, const struct gpamap_op *ops, u32 nr_ops, u32 timeout_ms,
+			  struct gpamap_apply *out)
+{
+	return apply(fd, 0, ops, nr_ops, timeout_ms, out);
+}
+
+int _test_cmd_plan(int fd, u32 flags, const struct gpamap_op *ops, u32 nr_ops,
+		   struct gpamap_apply *out)
+{
+	return apply(fd, flags, ops, nr_ops, 0, out);
 }
 
 int _test_cmd_apply(int fd, const struct gpamap_op *ops, u32 nr_ops, u32 *failed_op,
@@ -169,6 +194,28 @@ int _test_cmd_lookup(int fd, u32 space, u64 addr, struct gpamap_lookup *out)
 		.addr = addr,
 	};
 	return map_ioctl(fd, GPAMAP_LOOKUP, out);
+}
+
+int map_watch(int fd)
+{
+	struct gpamap_watch cmd = { .size = sizeof(cmd) };
+	int rc = ioctl(fd, GPAMAP_WATCH, &cmd);
+
+	return rc < 0 ? -errno : rc;
+}
+
+int polled(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	return poll(&p, 1, 0) < 0 ? -errno : p.revents;
+}
+
+u64 news_take(int fd)
+{
+	u64 generation = 0;
+
+	return read(fd, &generation, sizeof(generation)) == sizeof(generation) ? generation : 0;
 }
 
 static struct gpamap_op op_new(u32 id, u32 kind, u64 last)
@@ -363,6 +410,157 @@ struct gpamap_op op_space(u32 id, u32 kind, u32 root)
 struct gpamap_op op_space_destroy(u32 id)
 {
 	return (struct gpamap_op){ .code = GPAMAP_OP_SPACE_DESTROY, .id = id };
+}
+
+struct gpamap_op op_doorbell(u32 id, u64 offset, u32 len, int fd)
+{
+	return (struct gpamap_op){
+		.code = GPAMAP_OP_DOORBELL,
+		.id = id,
+		.offset = offset,
+		.len = len,
+		.fd = fd,
+	};
+}
+
+struct gpamap_op op_doorbell_match(u32 id, u64 offset, u32 len, u64 value, int fd)
+{
+	struct gpamap_op op = op_doorbell(id, offset, len, fd);
+
+	op.flags = GPAMAP_DOORBELL_MATCH;
+	op.value = value;
+	return op;
+}
+
+struct gpamap_op op_registers(u32 id, const struct gpamap_register *registers, u32 nr)
+{
+	return (struct gpamap_op){
+		.code = GPAMAP_OP_REGISTERS,
+		.id = id,
+		.items = (uintptr_t)registers,
+		.nr = nr,
+		.item_size = sizeof(*registers),
+	};
+}
+
+struct gpamap_op op_registers_remove(u32 id)
+{
+	return (struct gpamap_op){
+		.code = GPAMAP_OP_REGISTERS,
+		.id = id,
+		.flags = GPAMAP_REGISTERS_REMOVE,
+	};
+}
+
+struct gpamap_op op_handler(u32 id, const char *name, u64 arg)
+{
+	const struct gpamap_op op = {
+		.code = GPAMAP_OP_HANDLER,
+		.id = id,
+		.value = arg,
+	};
+
+	return op_name(op, name);
+}
+
+struct gpamap_op op_handler_remove(u32 id)
+{
+	return (struct gpamap_op){
+		.code = GPAMAP_OP_HANDLER,
+		.id = id,
+		.flags = GPAMAP_HANDLER_REMOVE,
+	};
+}
+
+struct gpamap_op op_post(u32 id, u32 ring)
+{
+	return (struct gpamap_op){ .code = GPAMAP_OP_POST, .id = id, .ref = ring };
+}
+
+struct gpamap_op op_post_remove(u32 id)
+{
+	return (struct gpamap_op){
+		.code = GPAMAP_OP_POST,
+		.id = id,
+		.flags = GPAMAP_POST_REMOVE,
+	};
+}
+
+struct gpamap_op op_policy(u32 id, u32 policy)
+{
+	return (struct gpamap_op){ .code = GPAMAP_OP_POLICY, .id = id, .kind = policy };
+}
+
+struct gpamap_op op_untie(u32 id, u32 mask)
+{
+	return (struct gpamap_op){ .code = GPAMAP_OP_UNTIE, .id = id, .mask = mask };
+}
+
+/* -- ties by commands of their own ----------------------------------------- */
+
+int doorbell_add(int fd, u32 region, u64 offset, u32 len, int bell)
+{
+	struct gpamap_doorbell cmd = {
+		.size = sizeof(cmd),
+		.region = region,
+		.offset = offset,
+		.len = len,
+		.fd = bell,
+	};
+
+	return map_ioctl(fd, GPAMAP_DOORBELL, &cmd);
+}
+
+int registers_set(int fd, u32 region, const struct gpamap_register *registers, u32 nr)
+{
+	struct gpamap_registers cmd = {
+		.size = sizeof(cmd),
+		.region = region,
+		.nr = nr,
+		.register_size = sizeof(*registers),
+		.registers = (uintptr_t)registers,
+	};
+
+	return map_ioctl(fd, GPAMAP_REGISTERS, &cmd);
+}
+
+int handler_set(int fd, u32 region, const char *name, u64 arg)
+{
+	struct gpamap_handler cmd = {
+		.size = sizeof(cmd),
+		.region = region,
+		.arg = arg,
+	};
+
+	strncpy((char *)cmd.name, name, sizeof(cmd.name) - 1);
+	return map_ioctl(fd, GPAMAP_HANDLER, &cmd);
+}
+
+int ring_add(int fd, u32 ring, u32 nr_entries, int bell)
+{
+	struct gpamap_ring cmd = {
+		.size = sizeof(cmd),
+		.id = ring,
+		.nr_entries = nr_entries,
+		.watermark = 1,
+		.fd = bell,
+	};
+
+	return map_ioctl(fd, GPAMAP_RING, &cmd);
+}
+
+int post_add(int fd, u32 region, u32 ring)
+{
+	struct gpamap_post cmd = { .size = sizeof(cmd), .region = region, .ring = ring };
+
+	return map_ioctl(fd, GPAMAP_POST, &cmd);
+}
+
+int policy_set(int fd, u32 region, u32 policy)
+{
+	struct gpamap_policy cmd = { .size = sizeof(cmd), .region = region, .policy = policy };
+
+	return map_ioctl(fd, GPAMAP_POLICY, &cmd);
 }
 
 /* -- snapshots ------------------------------------------------------------- */

@@ -47,12 +47,24 @@ int _test_cmd_apply(int fd, const struct gpamap_op *ops, u32 nr_ops, u32 *failed
 /* The same, with @flags (enum gpamap_apply_flags), and with all that comes back. */
 int _test_cmd_plan(int fd, u32 flags, const struct gpamap_op *ops, u32 nr_ops,
 		   struct gpamap_apply *out);
+/* The same, each with all the time that it may take; 0 for the module's default. */
+int _test_cmd_attach_timed(int fd, int vm_fd, u32 first_slot, u32 nr_slots, u32 timeout_ms);
+int _test_cmd_detach_timed(int fd, u32 timeout_ms);
+int _test_cmd_apply_timed(int fd, const struct gpamap_op *ops, u32 nr_ops, u32 timeout_ms,
+			  struct gpamap_apply *out);
 /* @count: room in, number out. */
 int _test_cmd_query(int fd, u32 what, u32 space, void *records, u32 record_size,
 		    u32 *count);
 
 /* What is at @addr; 0 or -errno. */
 int _test_cmd_lookup(int fd, u32 space, u64 addr, struct gpamap_lookup *out);
+
+/* A new file that tells of the map's generations; -errno. */
+int map_watch(int fd);
+/* What poll() says of a file at once; -errno. */
+int polled(int fd);
+/* Acknowledges the news of a map's file or a watcher's: the generation, or 0 with errno set. */
+u64 news_take(int fd);
 
 /* All records, in an array to be freed; NULL with errno set. */
 void *query_all(int fd, u32 what, u32 space, u32 *count);
@@ -85,6 +97,29 @@ struct gpamap_op op_cut_ahead(u32 id, bool on);
 struct gpamap_op op_space(u32 id, u32 kind, u32 root);
 struct gpamap_op op_memory_space(u32 id, u32 root, u32 as_id);
 struct gpamap_op op_space_destroy(u32 id);
+
+/* What is tied: with op_flags(op_doorbell(), GPAMAP_DOORBELL_REMOVE) a doorbell goes. */
+struct gpamap_op op_doorbell(u32 id, u64 offset, u32 len, int fd);
+struct gpamap_op op_doorbell_match(u32 id, u64 offset, u32 len, u64 value, int fd);
+struct gpamap_op op_registers(u32 id, const struct gpamap_register *registers, u32 nr);
+struct gpamap_op op_registers_remove(u32 id);
+struct gpamap_op op_handler(u32 id, const char *name, u64 arg);
+struct gpamap_op op_handler_remove(u32 id);
+struct gpamap_op op_post(u32 id, u32 ring);
+struct gpamap_op op_post_remove(u32 id);
+struct gpamap_op op_policy(u32 id, u32 policy);
+/* @mask: enum gpamap_tie_mask. */
+struct gpamap_op op_untie(u32 id, u32 mask);
+#define TIE_ALL	(GPAMAP_TIE_DOORBELLS | GPAMAP_TIE_REGISTERS | GPAMAP_TIE_HANDLER |	\
+		 GPAMAP_TIE_RING | GPAMAP_TIE_POLICY)
+
+/* The same by the commands of their own. 0 or -errno. */
+int doorbell_add(int fd, u32 region, u64 offset, u32 len, int bell);
+int registers_set(int fd, u32 region, const struct gpamap_register *registers, u32 nr);
+int handler_set(int fd, u32 region, const char *name, u64 arg);
+int ring_add(int fd, u32 ring, u32 nr_entries, int bell);
+int post_add(int fd, u32 region, u32 ring);
+int policy_set(int fd, u32 region, u32 policy);
 
 /* All that QUERY tells of a map. NULL with errno set if it cannot be had. */
 struct snapshot;
@@ -137,6 +172,8 @@ u64 test_seed(void);
 
 /* Wall-clock milliseconds. */
 u64 now_ms(void);
+/* How much slower than an everyday kernel this one is: PATIENCE of the environment, or 1. */
+u32 test_patience(void);
 
 /* Passes a descriptor over a Unix socket. 0, or the descriptor, or -errno. */
 int fd_send(int sock, int fd);

@@ -8,15 +8,18 @@
 #include <stdlib.h>
 #include <sys/time.h>
 #include <unistd.h>
+#include "gpamap_util.h"
+
+u32 test_patience(void)
+{
+	return env_number("PATIENCE", 1);
+}
 
 unsigned int alarm(unsigned int seconds)
 {
-	const char *patience = getenv("PATIENCE");
 	struct itimerval now = {0}, before;
 
-	now.it_value.tv_sec = seconds;
-	if (patience)
-		now.it_value.tv_sec *= atoi(patience);
+	now.it_value.tv_sec = (time_t)seconds * test_patience();
 	setitimer(ITIMER_REAL, &now, &before);
 	return before.it_value.tv_sec + !!before.it_value.tv_usec;
 }

@@ -121,6 +121,14 @@ int vcpu_stop(struct vcpu *vcpu)
 	return vcpu->reason;
 }
 
+int vcpu_join(struct vcpu *vcpu)
+{
+	if (vcpu->running)
+		pthread_join(vcpu->thread, NULL);
+	vcpu->running = false;
+	return vcpu->reason;
+}
+
 void vcpu_destroy(struct vcpu *vcpu)
 {
 	vcpu_stop(vcpu);

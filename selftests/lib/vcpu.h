@@ -51,6 +51,8 @@ bool vcpu_moves_on(const struct vcpu *vcpu);
 
 /* Ends the thread. 0 if nothing ended it before; else the exit reason or -errno. */
 int vcpu_stop(struct vcpu *vcpu);
+/* The same for one that ends by itself: waits until it has. */
+int vcpu_join(struct vcpu *vcpu);
 /* Interrupts KVM_RUN, or the thread wherever it is. */
 void vcpu_signal(struct vcpu *vcpu);
 /* Stops and closes; not the VM. */

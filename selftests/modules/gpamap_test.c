@@ -7,6 +7,9 @@
  *
  *	create ARG | destroy | read OFFSET LEN | write OFFSET LEN VALUE
  *
+ * "test-transact" tells commit and undo, too; of the others an instance that is undone is told as
+ * destroyed.
+ *
  * Whatever is written to gpamap_test/unregister takes "test-gone" away.
  *
  * "VM ADDRESS" written to gpamap_test/fast_write, a descriptor and a hexadecimal
@@ -66,6 +69,17 @@ static int test_create(u64 arg, void **data)
 static void test_destroy(void *data)
 {
 	say("destroy\n");
+	kfree(data);
+}
+
+static void test_commit(void *data)
+{
+	say("commit\n");
+}
+
+static void test_undo(void *data)
+{
+	say("undo\n");
 	kfree(data);
 }
 
@@ -154,7 +168,7 @@ static int quiet_write(void *data, u64 offset, u32 len, u64 value)
 	{									\
 		.owner = THIS_MODULE,						\
 		.name = _name,							\
-		.create = test_create,						\
+		.prepare = test_create,						\
 		.destroy = test_destroy,					\
 		.read = _read,							\
 		.write = _write,						\
@@ -180,6 +194,7 @@ static const struct gpamap_handler_ops handlers[] = {
 	MEMORY_OF("test-read-only", test_read, NULL),
 	MEMORY_OF("test-write-only", NULL, test_write),
 	MEMORY_OF("test-slow", slow_read, test_write),
+	MEMORY("test-transact", .commit = test_commit, .undo = test_undo),
 	{ .owner = THIS_MODULE, .name = "test-bare" },
 	{ .owner = THIS_MODULE, .name = "test-quiet", .read = quiet_read, .write = quiet_write },
 };

@@ -46,7 +46,8 @@
  *    flat ranges, paths, or the memslots given to it.
  *  - EMSGSIZE: an array is too short; the needed count is returned.
  *  - EIO: the map is broken, or the caller is not the process that owns the VM.
- *  - ENOMEM, EFAULT, EINTR: as usual. EINTR is only given to a killed process.
+ *  - ENOMEM, EFAULT, EINTR: as usual. EINTR is only given to a killed process, by read() to
+ *    one that gets a signal.
  *
  * A command that fails has changed nothing, save that GPAMAP_APPLY and
  * GPAMAP_QUERY write the out\_ members that explain the failure. One that has been
@@ -70,6 +71,7 @@ enum {
 	GPAMAP_CMD_RING,
 	GPAMAP_CMD_POST,
 	GPAMAP_CMD_POLICY,
+	GPAMAP_CMD_WATCH,
 };
 
 /* The limits of this version. GPAMAP_QUERY_INFO tells those of the kernel. */
@@ -99,6 +101,9 @@ enum {
  * @first_slot: The first memslot id that belongs to the map
  * @nr_slots: How many ids from @first_slot on; 0 for all that KVM has
  * @__reserved: Must be 0
+ * @timeout_ms: For how many milliseconds the call may wait in all, as with GPAMAP_APPLY; 0 for
+ *	the module's default
+ * @__reserved2: Must be 0
  *
  * Binds the map to a VM of the calling process and creates the memslots that
  * the view of the map's memory space calls for. From then on the slot ids of
@@ -109,12 +114,19 @@ enum {
  * an error at the commit (EEXIST).
  *
  * The map holds the VM file until GPAMAP_DETACH or until the map is closed, so
- * the VM is destroyed no sooner. Closing the map leaves the slots as they are.
+ * the VM is destroyed no sooner. Closing the map leaves the slots as they are; what the
+ * map answered leaves to the VMM from then on. The rest of it is done by the kernel after
+ * close(), which waits for nothing: a vCPU that sleeps inside KVM keeps the VM's file until
+ * then, and ATTACH of another map to the same VM waits for it.
+ *
+ * Slots, buses and all that is tied to regions come in one held moment, as with
+ * GPAMAP_APPLY.
  *
  * Errors: EBADF @vm_fd is not open. EINVAL @vm_fd is not a KVM VM, or the slot
  * range does not fit into KVM's. EIO the VM belongs to another process.
- * EBUSY the map has a VM, or the VM has a map. EOPNOTSUPP the VM has private
- * memory, or there is read-only memory in the view and KVM lacks
+ * EBUSY the map has a VM, or the VM has a map, or vCPUs could not be held (or the map that the
+ * VM had before be ended) in @timeout_ms. EINTR the caller is being killed. EOPNOTSUPP the VM has
+ * private memory, or there is read-only memory in the view and KVM lacks
  * KVM_CAP_READONLY_MEM. ENOSPC the range has too few slots. EEXIST a slot of
  * the caller is in the way. EINVAL memory in the view has no host memory or
  * lies on another offset in its page than the host memory.
@@ -126,6 +138,8 @@ struct gpamap_attach {
 	__u32 first_slot;
 	__u32 nr_slots;
 	__u32 __reserved;
+	__u32 timeout_ms;
+	__u32 __reserved2;
 };
 
 #define GPAMAP_ATTACH _IO(GPAMAP_TYPE, GPAMAP_CMD_ATTACH)
@@ -134,9 +148,13 @@ struct gpamap_attach {
  * struct gpamap_detach - ioctl(GPAMAP_DETACH)
  * @size: sizeof(struct gpamap_detach)
  * @flags: Must be 0
+ * @timeout_ms: For how many milliseconds the call may wait in all, as with GPAMAP_APPLY; 0 for
+ *	the module's default
+ * @__reserved: Must be 0
  *
- * Deletes the memslots of the map and lets the VM go. The regions and views
- * stay; the map can be attached again, to this VM or to another.
+ * Deletes the memslots of the map, takes it from KVM's buses and lets the VM go, in one held
+ * moment. The regions, what is tied to them, and the views stay; the map can be attached
+ * again, to this VM or to another.
  *
  * Errors: ENOENT no VM is attached. EIO the map is broken, or the VM belongs to
  * another process. EBUSY, EINTR vCPUs could not be held, as with GPAMAP_APPLY.
@@ -144,6 +162,8 @@ struct gpamap_attach {
 struct gpamap_detach {
 	__u32 size;
 	__u32 flags;
+	__u32 timeout_ms;
+	__u32 __reserved;
 };
 
 #define GPAMAP_DETACH _IO(GPAMAP_TYPE, GPAMAP_CMD_DETACH)
@@ -223,7 +243,8 @@ enum gpamap_space_kind {
  * @GPAMAP_OP_DEL: Detach region @id from its container. ENOENT it has none.
  * @GPAMAP_OP_DESTROY: Forget region @id. EBUSY it is attached, holds others, is
  *	the target of an alias or the root of a space, or has doorbells,
- *	registers, a handler or a policy, or posts its writes.
+ *	registers, a handler or a policy, or posts its writes (which GPAMAP_OP_UNTIE, before
+ *	it in the same batch, takes away).
  * @GPAMAP_OP_SET: Change what @mask (enum gpamap_set_mask) names. A changed @at
  *	or @prio attaches the region anew, above its equals; the same value
  *	changes nothing. ENOENT @at or @prio of a region with no container;
@@ -236,6 +257,21 @@ enum gpamap_space_kind {
  *	GPAMAP_MAX_SPACES reached.
  * @GPAMAP_OP_SPACE_DESTROY: Forget space @id and, with a memory space, delete
  *	its slots.
+ * @GPAMAP_OP_DOORBELL: Tie a doorbell to region @id, or untie one: @flags (enum
+ *	gpamap_doorbell_flags), @len, @offset, @value and @fd as in struct gpamap_doorbell,
+ *	which has the rules and errors.
+ * @GPAMAP_OP_REGISTERS: Tie registers to region @id, or untie them: @flags (enum
+ *	gpamap_registers_flags), @nr, @item_size and @items as in struct gpamap_registers. The
+ *	array is read by the call: EFAULT it is not there.
+ * @GPAMAP_OP_HANDLER: Tie the handler @name to region @id, or untie it: @flags (enum
+ *	gpamap_handler_flags), @value (its argument) and @name as in struct gpamap_handler.
+ * @GPAMAP_OP_POST: Have region @id post to ring @ref, or no longer: @flags (enum
+ *	gpamap_post_flags) and @ref as in struct gpamap_post.
+ * @GPAMAP_OP_POLICY: Give region @id the policy @kind (enum gpamap_policy_kind), as
+ *	in struct gpamap_policy.
+ * @GPAMAP_OP_UNTIE: Untie from region @id all that @mask (enum gpamap_tie_mask) names, be it
+ *	much or nothing. ENOENT no such region; EOPNOTSUPP an unknown bit; EINVAL an empty
+ *	mask.
  */
 enum gpamap_op_code {
 	GPAMAP_OP_REGION = 1,
@@ -245,6 +281,28 @@ enum gpamap_op_code {
 	GPAMAP_OP_SET = 5,
 	GPAMAP_OP_SPACE = 6,
 	GPAMAP_OP_SPACE_DESTROY = 7,
+	GPAMAP_OP_DOORBELL = 8,
+	GPAMAP_OP_REGISTERS = 9,
+	GPAMAP_OP_HANDLER = 10,
+	GPAMAP_OP_POST = 11,
+	GPAMAP_OP_POLICY = 12,
+	GPAMAP_OP_UNTIE = 13,
+};
+
+/**
+ * enum gpamap_tie_mask - What GPAMAP_OP_UNTIE unties
+ * @GPAMAP_TIE_DOORBELLS: All doorbells
+ * @GPAMAP_TIE_REGISTERS: The registers
+ * @GPAMAP_TIE_HANDLER: The handler
+ * @GPAMAP_TIE_RING: That it posts its writes
+ * @GPAMAP_TIE_POLICY: The policy, which is GPAMAP_POLICY_NONE then
+ */
+enum gpamap_tie_mask {
+	GPAMAP_TIE_DOORBELLS = 1 << 0,
+	GPAMAP_TIE_REGISTERS = 1 << 1,
+	GPAMAP_TIE_HANDLER = 1 << 2,
+	GPAMAP_TIE_RING = 1 << 3,
+	GPAMAP_TIE_POLICY = 1 << 4,
 };
 
 /**
@@ -278,22 +336,30 @@ enum gpamap_set_mask {
  * struct gpamap_op - One operation of a batch
  * @code: enum gpamap_op_code
  * @id: The region, or the space, that it is about; above 0
- * @mask: enum gpamap_set_mask (SET)
- * @flags: enum gpamap_region_flags (REGION, SET)
- * @kind: enum gpamap_region_kind (REGION) or enum gpamap_space_kind (SPACE)
- * @ref: Region: target of an alias (REGION), container (ADD), root (SPACE)
+ * @mask: enum gpamap_set_mask (SET) or enum gpamap_tie_mask (UNTIE)
+ * @flags: enum gpamap_region_flags (REGION, SET), or those of what is tied
+ * @kind: enum gpamap_region_kind (REGION), enum gpamap_space_kind (SPACE) or enum
+ *	gpamap_policy_kind (POLICY)
+ * @ref: Region: target of an alias (REGION), container (ADD), root (SPACE); ring (POST)
  * @prio: Priority, signed, compared inside one container only (ADD, SET)
  * @as_id: KVM address space id of a memory space (SPACE): 0, or 1 for SMM; an
  *	attached VM must have it (KVM_CAP_MULTI_ADDRESS_SPACE)
  * @at: Offset in the container (ADD, SET). What reaches beyond the container, or
  *	beyond 2^64, is cut
  * @last: Length - 1 in bytes (REGION, SET)
- * @offset: Where an alias's window begins in its target (REGION, SET)
+ * @offset: Where an alias's window begins in its target (REGION, SET); where a doorbell is in
+ *	its region (DOORBELL)
  * @hva: Host memory, in the process that owns the VM, of ram, rom and romd
  *	(REGION);
  *	0 for none: such memory cannot stand in a memory space of an attached map
  * @name: Zero-terminated and zero-filled, without control characters and double
- *	quotes; may be empty, need not be unique (REGION, SPACE)
+ *	quotes; may be empty, need not be unique (REGION, SPACE). Of the handler (HANDLER)
+ * @value: What rings a doorbell (DOORBELL); the argument (HANDLER)
+ * @items: Address of an array of struct gpamap_register (REGISTERS)
+ * @nr: Elements of @items (REGISTERS)
+ * @item_size: Bytes from one of @items to the next (REGISTERS)
+ * @len: Length of the write that rings (DOORBELL)
+ * @fd: An eventfd (DOORBELL)
  *
  * Members that an operation does not use must be zero (EINVAL).
  */
@@ -311,6 +377,12 @@ struct gpamap_op {
 	__aligned_u64 offset;
 	__aligned_u64 hva;
 	__u8 name[GPAMAP_NAME_LEN];
+	__aligned_u64 value;
+	__aligned_u64 items;
+	__u32 nr;
+	__u32 item_size;
+	__u32 len;
+	__s32 fd;
 };
 
 /**
@@ -325,8 +397,8 @@ enum gpamap_apply_flags {
 
 /**
  * enum gpamap_plan_flags - What a commit needs
- * @GPAMAP_PLAN_HOLD: vCPUs are kept out of the guest from before the first call to KVM
- *	to after the last
+ * @GPAMAP_PLAN_HOLD: Something that a vCPU can see changes: vCPUs are kept out of the guest,
+ *	and out of KVM's emulation of it, from before the first change to after the last
  */
 enum gpamap_plan_flags {
 	GPAMAP_PLAN_HOLD = 1 << 0,
@@ -351,25 +423,29 @@ enum gpamap_plan_flags {
  * @out_plan: enum gpamap_plan_flags
  * @out_taken: Bytes that the guest has as memory before and after, and for a moment
  *	between has not, in whole pages; with GPAMAP_PLAN_HOLD it cannot notice
+ * @timeout_ms: For how many milliseconds the call may wait in all: for the map, for KVM's
+ *	locks, for vCPUs to be held. 0 for the module's default (parameter hold_timeout_ms)
+ * @__reserved2: Must be 0
  *
  * Applies the operations in order, as one transaction: either all are done and
  * views and memslots follow, or nothing has changed. Only the result counts,
  * what lies between is never rendered.
  *
- * A commit that takes memslots away is atomic for running vCPUs too: they are held
- * (GPAMAP_PLAN_HOLD), wherever they are, and see the map before or the map after. One that
- * only creates memslots, or only deletes a single one, holds nobody; what comes does so
- * memslot by memslot, and should KVM refuse one in the middle, those before it go again.
+ * A commit is atomic for running vCPUs too: whatever one can see of it, memslots, who is asked
+ * about an access, what is tied to regions, changes while all of them are held
+ * (GPAMAP_PLAN_HOLD). Each vCPU, and each instruction that does not leave to the VMM, sees the
+ * map before or the map after. Nobody is held if there is nothing to see: no VM is attached,
+ * or no memslot, no tie and no answer changes.
  *
  * Errors: those of the operations (enum gpamap_op_code). Those of the result,
  * for which the operation that brought it about is named: ENOSPC a view has more
  * than GPAMAP_MAX_RANGES flat ranges, more than GPAMAP_MAX_PATHS
  * ways from roots to regions had to be followed, or there are too few memslots; and, while a VM is
  * attached, EINVAL, EOPNOTSUPP and EEXIST as with GPAMAP_ATTACH, EIO for
- * another process than the VM's. EBUSY vCPUs could not be held in time (module parameter
- * hold_timeout_ms): one sleeps inside KVM, for instance in a page fault that userfaultfd
- * is to resolve. EINTR the caller is being killed. EIO the map is broken: an earlier
- * roll-back failed; only QUERY and close are left.
+ * another process than the VM's. EBUSY @timeout_ms have passed and nothing has changed: the map
+ * is in use, or a vCPU cannot be held, for it sleeps inside KVM, for instance in a page fault
+ * that userfaultfd is to resolve; @out_failed_op is GPAMAP_NO_OP then. EINTR the caller is being
+ * killed. EIO the map is broken: an earlier roll-back failed; only QUERY and close are left.
  */
 struct gpamap_apply {
 	__u32 size;
@@ -385,6 +461,8 @@ struct gpamap_apply {
 	__u32 out_creates;
 	__u32 out_plan;
 	__aligned_u64 out_taken;
+	__u32 timeout_ms;
+	__u32 __reserved2;
 };
 
 #define GPAMAP_APPLY _IO(GPAMAP_TYPE, GPAMAP_CMD_APPLY)
@@ -484,6 +562,32 @@ struct gpamap_lookup {
 #define GPAMAP_LOOKUP _IO(GPAMAP_TYPE, GPAMAP_CMD_LOOKUP)
 
 /**
+ * struct gpamap_watch - ioctl(GPAMAP_WATCH)
+ * @size: sizeof(struct gpamap_watch)
+ * @flags: Must be 0
+ *
+ * Returns the descriptor of a new file, close-on-exec, that tells of new generations of the map:
+ * a reader of its own. poll() says readable (EPOLLIN) when the map has a generation that was
+ * not read from this file yet; only read() on the file acknowledges it. In the beginning
+ * everything is new. The map's own file is such a reader, too.
+ *
+ * read() gives 8 bytes, the generation (struct gpamap_apply), in the byte order of the host,
+ * and waits for a new one unless the file is O_NONBLOCK (EAGAIN). EINVAL for room of less than
+ * 8 bytes. Those who share one file, by fork or dup, share what it has told.
+ *
+ * The file does not keep the map open: when that is closed, poll() says EPOLLHUP, and read()
+ * gives what was not read yet and then 0 bytes.
+ *
+ * Errors: EMFILE, ENFILE no descriptor, or no file, is left.
+ */
+struct gpamap_watch {
+	__u32 size;
+	__u32 flags;
+};
+
+#define GPAMAP_WATCH _IO(GPAMAP_TYPE, GPAMAP_CMD_WATCH)
+
+/**
  * enum gpamap_doorbell_flags - What a doorbell is like, and what is done with it
  * @GPAMAP_DOORBELL_MATCH: It rings only when @value is written
  * @GPAMAP_DOORBELL_REMOVE: Take the doorbell away that all other members describe
@@ -504,6 +608,10 @@ enum gpamap_doorbell_flags {
  * @fd: An eventfd that is signalled. The map holds it until the doorbell is removed or
  *	the map closed
  * @__reserved: Must be 0
+ *
+ * The same as a batch of one GPAMAP_OP_DOORBELL, and so are the other commands that tie
+ * something to a region with the operations of their names: a transaction, for which vCPUs
+ * are held if a VM is attached, with the module's default for the time to wait (EBUSY, EINTR).
  *
  * A write of the guest's that begins at @offset of the region, wherever that is seen in
  * the memory or io space of the attached VM, signals the eventfd inside of KVM and does
@@ -904,8 +1012,7 @@ struct gpamap_post {
  * enum gpamap_features - Bits of gpamap_info.features
  * @GPAMAP_FEATURE_SLOTS: The memslots of a VM follow the memory spaces
  * @GPAMAP_FEATURE_LOOKUP: GPAMAP_LOOKUP
- * @GPAMAP_FEATURE_POLL: poll() on the map: readable (EPOLLIN) when the generation
- *	differs from the one that GPAMAP_QUERY told last
+ * @GPAMAP_FEATURE_POLL: poll() and read() on the map and GPAMAP_WATCH: news of generations
  * @GPAMAP_FEATURE_HOLD: Running vCPUs are held where a commit needs it (struct
  *	gpamap_apply)
  * @GPAMAP_FEATURE_DRY_RUN: GPAMAP_APPLY_DRY_RUN
@@ -916,6 +1023,7 @@ struct gpamap_post {
  * @GPAMAP_FEATURE_HANDLER: GPAMAP_HANDLER
  * @GPAMAP_FEATURE_POLICY: GPAMAP_POLICY, GPAMAP_QUERY_COUNTERS and struct gpamap_exit
  * @GPAMAP_FEATURE_RINGS: GPAMAP_RING and GPAMAP_POST
+ * @GPAMAP_FEATURE_TIES: What is tied to regions is tied and untied by operations of a batch
  */
 enum gpamap_features {
 	GPAMAP_FEATURE_SLOTS = 1 << 0,
@@ -930,6 +1038,7 @@ enum gpamap_features {
 	GPAMAP_FEATURE_HANDLER = 1 << 9,
 	GPAMAP_FEATURE_POLICY = 1 << 10,
 	GPAMAP_FEATURE_RINGS = 1 << 11,
+	GPAMAP_FEATURE_TIES = 1 << 12,
 };
 
 /**

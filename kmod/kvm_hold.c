@@ -1,28 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The file that knows KVM; of its I/O buses kvm_bus.c does.
- *
- * A VM is reached through its file, the way its process would: by the file's own
- * ioctl. No symbol of kvm.ko is used (from 6.18 on x86 there is next to none for
- * others), and KVM makes all its own checks. The file is known by the magic of
- * its filesystem and the name of its dentry; only kernel code can make such a
- * file. Holding it keeps the VM alive.
- *
- * KVM takes the description of a slot from user memory. It must not come from
- * memory that the VMM can write, so a page of the module's is mapped read-only
- * into the process: the argument page. The module writes it through its own
- * address and hands KVM the process's. A VMM may unmap it or map something else
- * there; therefore it is looked for before KVM is called, and mapped anew if it is
- * gone. A VMM that races with this gets a slot that it could have made itself, and
- * loses nothing but its own map.
- *
- * The mapping belongs to a file of its own, which holds the page but not the map
- * and not the VM: else the mapping would keep them alive after close.
- *
- * Slots can only be changed by the process that owns the VM. Closing a map does
- * not need that process: the slots stay, the references go.
- *
- * Holding vCPUs
+ * Holding the vCPUs of a VM.
  *
  * While memslots go and come, no vCPU may read guest memory: not the guest, and not KVM
  * on its behalf, which looks at page tables, fetches instructions to emulate, saves state
@@ -74,24 +52,27 @@
  * released once it is ours, and taken again before it is let go: their order, which it
  * checks when they are taken, is trylock and cannot deadlock.
  *
+ * vCPUs are not the only ones for whom KVM waits in its operations, without a limit. So when all
+ * are held, KVM's slots_lock is had for a moment, within the deadline, and then a worker waits for
+ * KVM's SRCU, for whom the caller waits until then: whoever had the lock or was inside (another
+ * thread of the VMM in an ioctl of the VM, which can sleep there in a page fault) has left. Only
+ * who comes later, in the middle of the operations, and sleeps for long, keeps KVM and with it the
+ * caller waiting; that a VMM does to itself.
+ *
  * All functions run in process context under the lock of the map that the VM is
- * attached to; gpamap_vms_lock guards only the list of VMs, hold->lock what callbacks
- * share.
+ * attached to; hold->lock guards what callbacks share.
  */
-#include <linux/anon_inodes.h>
-#include <linux/bitmap.h>
+#include <linux/completion.h>
 #include <linux/file.h>
 #include <linux/kvm_host.h>
-#include <linux/magic.h>
-#include <linux/mman.h>
 #include <linux/module.h>
 #include <linux/preempt.h>
 #include <linux/rcuwait.h>
-#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/srcu.h>
 #include <linux/task_work.h>
-#include <linux/uaccess.h>
-#include "private.h"
+#include <linux/workqueue.h>
+#include "kvm.h"
 #include "trace.h"
 
 #if !IS_ENABLED(CONFIG_KVM) || !defined(CONFIG_PREEMPT_NOTIFIERS)
@@ -103,18 +84,7 @@
 
 static unsigned int hold_timeout_ms = 3000;
 module_param(hold_timeout_ms, uint, 0600);
-MODULE_PARM_DESC(hold_timeout_ms, "How long to try to hold the vCPUs of a VM, in ms");
-
-/* For tests, which set them while nothing else goes on. */
-static unsigned int fail_nth;
-module_param(fail_nth, uint, 0600);
-MODULE_PARM_DESC(fail_nth, "Refuse the Nth memslot operation from now on");
-static int fail_errno = ENOMEM;
-module_param(fail_errno, int, 0600);
-MODULE_PARM_DESC(fail_errno, "With which error");
-static unsigned int fail_times = 1;
-module_param(fail_times, uint, 0600);
-MODULE_PARM_DESC(fail_times, "How many in a row fail_nth refuses");
+MODULE_PARM_DESC(hold_timeout_ms, "How long a call that says nothing else may wait, in ms");
 
 enum ask_state {
 	ASK_NONE,		/* nothing is wanted of the thread */
@@ -156,147 +126,44 @@ struct hold {
 
 	struct held_vcpu *vcpus;	/* while held */
 	u32 nr_vcpus;
+
+	/* The worker. It has a reference, and one on the VM's file; one at a time. */
+	struct work_struct grace_work;
+	struct completion grace;
+	struct file *grace_file;	/* set before it is sent */
+	bool grace_runs;		/* under ->lock, with the completion */
 };
 
-/* Every VM that has a map, so that none gets two. */
-static LIST_HEAD(gpamap_vms);
-static DEFINE_MUTEX(gpamap_vms_lock);
+static struct workqueue_struct *grace_queue;
 
-/* ---- the argument page ------------------------------------------------ */
+/* ---- waiting ---------------------------------------------------------- */
 
-static vm_fault_t scratch_fault(struct vm_fault *vmf)
+/* When a call that begins now has to give up; 0 for the module's default. */
+unsigned long gpamap_deadline(u32 timeout_ms)
 {
-	struct page *page = vmf->vma->vm_private_data;
-
-	if (vmf->pgoff)
-		return VM_FAULT_SIGBUS;
-	get_page(page);
-	vmf->page = page;
-	return 0;
+	return jiffies + msecs_to_jiffies(timeout_ms ?: READ_ONCE(hold_timeout_ms));
 }
 
-static const struct vm_operations_struct scratch_vm_ops = {
-	.fault = scratch_fault,
-};
-
-/*
- * The file is open for reading only, so that a shared mapping of it can never be
- * made writable; a private one would be a copy and is refused.
- */
-static int scratch_mmap(struct file *file, struct vm_area_struct *vma)
+/* In jiffies; 0 when it is over. */
+long gpamap_time_left(unsigned long deadline)
 {
-	if (!(vma->vm_flags & VM_MAYSHARE))
-		return -EINVAL;
-	vm_flags_set(vma, VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP);
-	vma->vm_private_data = file->private_data;
-	vma->vm_ops = &scratch_vm_ops;
-	return 0;
+	return max((long)(deadline - jiffies), 0L);
 }
 
-static int scratch_release(struct inode *inode, struct file *file)
+/* Takes a lock of KVM's, which has no such function: 0, -EBUSY, or -EINTR when killed. */
+int gpamap_lock_within(struct mutex *lock, unsigned long deadline)
 {
-	put_page(file->private_data);
-	return 0;
-}
-
-static const struct file_operations scratch_fops = {
-	.owner = THIS_MODULE,
-	.mmap = scratch_mmap,
-	.release = scratch_release,
-};
-
-/* Whether the argument page is what the process has at ->uaddr. */
-static bool scratch_mapped(struct gpamap_vm *vm)
-{
-	struct vm_area_struct *vma;
-	bool mapped;
-
-	if (!vm->uaddr)
-		return false;
-	mmap_read_lock(vm->mm);
-	vma = find_vma(vm->mm, vm->uaddr);
-	mapped = vma && vma->vm_start == vm->uaddr && vma->vm_file == vm->scratch &&
-		 vma->vm_flags & VM_READ;
-	mmap_read_unlock(vm->mm);
-	return mapped;
-}
-
-static int scratch_map(struct gpamap_vm *vm)
-{
-	unsigned long uaddr;
-
-	if (scratch_mapped(vm))
-		return 0;
-	vm->uaddr = 0;
-	uaddr = vm_mmap(vm->scratch, 0, PAGE_SIZE, PROT_READ, MAP_SHARED, 0);
-	if (IS_ERR_VALUE(uaddr))
-		return uaddr;
-	vm->uaddr = uaddr;
-	return 0;
-}
-
-static int scratch_init(struct gpamap_vm *vm)
-{
-	vm->page = alloc_page(GPAMAP_GFP | __GFP_ZERO);
-	if (!vm->page)
-		return -ENOMEM;
-
-	vm->scratch = anon_inode_getfile("[gpamap-scratch]", &scratch_fops, vm->page,
-					 O_RDONLY);
-	if (IS_ERR(vm->scratch)) {
-		int rc = PTR_ERR(vm->scratch);
-
-		vm->scratch = NULL;
-		return rc;
+	while (!mutex_trylock(lock)) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		if (!gpamap_time_left(deadline))
+			return -EBUSY;
+		schedule_timeout_killable(1);
 	}
-	get_page(vm->page);	/* of the file, put by scratch_release() */
-	return scratch_map(vm);
+	return 0;
 }
 
-/* What stays mapped pins the module: what there is no memory for takes from the reserves. */
-static void scratch_unmap(struct gpamap_vm *vm)
-{
-	unsigned int flags;
-
-	if (vm_munmap(vm->uaddr, PAGE_SIZE) != -ENOMEM)
-		return;
-	flags = memalloc_noreclaim_save();
-	vm_munmap(vm->uaddr, PAGE_SIZE);
-	memalloc_noreclaim_restore(flags);
-}
-
-static void scratch_exit(struct gpamap_vm *vm)
-{
-	if (vm->scratch) {
-		/* In another process, or without any, the mapping goes with its mm. */
-		if (current->mm == vm->mm && scratch_mapped(vm))
-			scratch_unmap(vm);
-		fput(vm->scratch);
-	}
-	if (vm->page)
-		put_page(vm->page);
-}
-
-/* ---- holding vCPUs ---------------------------------------------------- */
-
-struct kvm *gpamap_vm_kvm(const struct gpamap_vm *vm)
-{
-	return vm->file->private_data;
-}
-
-static struct hold *hold_alloc(const struct mm_struct *mm)
-{
-	struct hold *hold = kzalloc(sizeof(*hold), GPAMAP_GFP);
-
-	if (!hold)
-		return NULL;
-	refcount_set(&hold->refs, 1);
-	spin_lock_init(&hold->lock);
-	INIT_LIST_HEAD(&hold->asks);
-	init_waitqueue_head(&hold->reached);
-	hold->mm = mm;
-	return hold;
-}
+/* ---- asking threads to stop ------------------------------------------- */
 
 static void hold_put(struct hold *hold)
 {
@@ -304,6 +171,84 @@ static void hold_put(struct hold *hold)
 		WARN_ON_ONCE(!list_empty(&hold->asks));
 		kfree(hold);
 	}
+}
+
+/* Waits for all who are inside of KVM's SRCU: as long as it takes. */
+static void grace_wait(struct work_struct *work)
+{
+	struct hold *hold = container_of(work, struct hold, grace_work);
+	struct kvm *kvm = hold->grace_file->private_data;
+
+	synchronize_srcu_expedited(&kvm->srcu);
+	fput(hold->grace_file);
+	spin_lock(&hold->lock);
+	hold->grace_runs = false;
+	complete_all(&hold->grace);
+	spin_unlock(&hold->lock);
+	hold_put(hold);
+	module_put(THIS_MODULE);
+}
+
+/* Sends the worker, unless it is still out; whether it was sent. */
+static bool send_worker(struct gpamap_vm *vm, struct hold *hold)
+{
+	bool runs;
+
+	spin_lock(&hold->lock);
+	runs = hold->grace_runs;
+	hold->grace_runs = true;
+	if (!runs)
+		reinit_completion(&hold->grace);
+	spin_unlock(&hold->lock);
+	if (runs)
+		return false;
+	hold->grace_file = get_file(vm->file);
+	refcount_inc(&hold->refs);
+	__module_get(THIS_MODULE);
+	queue_work(grace_queue, &hold->grace_work);
+	return true;
+}
+
+/* Until all who are inside now have left; the worker of an earlier call began before that. */
+static int wait_grace(struct gpamap_vm *vm, unsigned long deadline)
+{
+	struct hold *hold = vm->hold;
+	bool sent;
+	long rc;
+
+	do {
+		sent = send_worker(vm, hold);
+		rc = wait_for_completion_killable_timeout(&hold->grace,
+							  gpamap_time_left(deadline) ?: 1);
+		if (rc < 0)
+			return -EINTR;
+		if (!rc)
+			return -EBUSY;
+	} while (!sent);
+	return 0;
+}
+
+int gpamap_hold_init(struct gpamap_vm *vm)
+{
+	struct hold *hold = kzalloc(sizeof(*hold), GPAMAP_GFP);
+
+	if (!hold)
+		return -ENOMEM;
+	refcount_set(&hold->refs, 1);
+	spin_lock_init(&hold->lock);
+	INIT_LIST_HEAD(&hold->asks);
+	init_waitqueue_head(&hold->reached);
+	INIT_WORK(&hold->grace_work, grace_wait);
+	init_completion(&hold->grace);
+	hold->mm = vm->mm;
+	vm->hold = hold;
+	return 0;
+}
+
+void gpamap_hold_exit(struct gpamap_vm *vm)
+{
+	if (vm->hold)
+		hold_put(vm->hold);
 }
 
 static void ask_free(struct ask *ask)
@@ -557,7 +502,7 @@ static int hold_reach(struct hold *hold, unsigned long deadline)
 			return 0;
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		if (time_after(jiffies, deadline))
+		if (!gpamap_time_left(deadline))
 			return -EBUSY;
 		/* Not every change is an event: a mutex may be free without. */
 		wait_event_killable_timeout(hold->reached,
@@ -610,42 +555,54 @@ static void hold_end(struct hold *hold)
 	hold->vcpus = NULL;
 }
 
-static int lock_kvm(struct kvm *kvm, unsigned long deadline)
+/* Nobody has it who waits for a vCPU. */
+static int probe_slots_lock(struct kvm *kvm, unsigned long deadline)
 {
-	while (!mutex_trylock(&kvm->lock)) {
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		if (time_after(jiffies, deadline))
-			return -EBUSY;
-		schedule_timeout_killable(1);
-	}
-	return 0;
+	int rc = gpamap_lock_within(&kvm->slots_lock, deadline);
+
+	if (!rc)
+		mutex_unlock(&kvm->slots_lock);
+	return rc;
+}
+
+static int hold_all(struct gpamap_vm *vm, struct kvm *kvm, unsigned long deadline,
+		    bool kvm_waits)
+{
+	int rc;
+
+	rc = hold_begin(vm->hold, kvm);
+	if (rc)
+		return rc;
+	rc = hold_reach(vm->hold, deadline);
+	if (!rc && kvm_waits)
+		rc = probe_slots_lock(kvm, deadline) ?: wait_grace(vm, deadline);
+	if (rc)
+		hold_end(vm->hold);
+	return rc;
 }
 
 /*
  * Keeps all vCPUs of the VM out of the guest, and out of all of KVM_RUN that reads guest
- * memory, until gpamap_vm_release(). 0; -EBUSY, -EINTR or -ENOMEM when that could not be
- * reached, and nobody is held.
+ * memory or asks the buses, until gpamap_vm_release(). With @kvm_waits, operations on memslots
+ * or buses come next, in which KVM waits for others than vCPUs, too. 0; -EBUSY, -EINTR or -ENOMEM
+ * when that could not be reached, and nobody is held.
  */
-int gpamap_vm_hold(struct gpamap_vm *vm)
+int gpamap_vm_hold(struct gpamap_vm *vm, unsigned long deadline, bool kvm_waits)
 {
-	unsigned long deadline = jiffies + msecs_to_jiffies(READ_ONCE(hold_timeout_ms));
 	struct kvm *kvm = gpamap_vm_kvm(vm);
 	int rc;
 
+	vm->held_since = ktime_get_ns();
+	rc = kvm_waits ? gpamap_vm_ready_slots(vm, deadline) : 0;
+	if (rc)
+		return rc;
 	trace_gpamap_hold_begin(vm, atomic_read(&kvm->online_vcpus));
-	rc = lock_kvm(kvm, deadline);
+	rc = gpamap_lock_within(&kvm->lock, deadline);
+	vm->held_since = ktime_get_ns();
 	if (!rc) {
-		rc = hold_begin(vm->hold, kvm);
+		rc = hold_all(vm, kvm, deadline, kvm_waits);
 		if (rc)
 			mutex_unlock(&kvm->lock);
-	}
-	if (!rc) {
-		rc = hold_reach(vm->hold, deadline);
-		if (rc) {
-			hold_end(vm->hold);
-			mutex_unlock(&kvm->lock);
-		}
 	}
 	trace_gpamap_hold_reached(vm, rc);
 	return rc;
@@ -658,250 +615,15 @@ void gpamap_vm_release(struct gpamap_vm *vm)
 	trace_gpamap_hold_end(vm);
 }
 
-/* No callback is out: each pins the module. The last may still be returning. */
-void gpamap_vm_exit(void)
+int gpamap_hold_start(void)
 {
+	grace_queue = alloc_workqueue("gpamap-grace", WQ_UNBOUND, 0);
+	return grace_queue ? 0 : -ENOMEM;
+}
+
+/* No callback and no worker is out: each pins the module. The last may still be returning. */
+void gpamap_hold_stop(void)
+{
+	destroy_workqueue(grace_queue);
 	synchronize_rcu_tasks();
-}
-
-/* ---- the VM ----------------------------------------------------------- */
-
-static bool file_is_vm(const struct file *file)
-{
-	return file_inode(file)->i_sb->s_magic == ANON_INODE_FS_MAGIC &&
-	       !strcmp(file->f_path.dentry->d_name.name, "kvm-vm") &&
-	       file->f_op->unlocked_ioctl;
-}
-
-static long vm_ioctl(struct gpamap_vm *vm, unsigned int cmd, unsigned long arg)
-{
-	return vm->file->f_op->unlocked_ioctl(vm->file, cmd, arg);
-}
-
-static int vm_list_add(struct gpamap_vm *vm)
-{
-	struct gpamap_vm *other;
-	int rc = 0;
-
-	mutex_lock(&gpamap_vms_lock);
-	list_for_each_entry(other, &gpamap_vms, link)
-		if (other->file->private_data == vm->file->private_data)
-			rc = -EBUSY;
-	if (!rc)
-		list_add(&vm->link, &gpamap_vms);
-	mutex_unlock(&gpamap_vms_lock);
-	return rc;
-}
-
-/*
- * No symbol of KVM is used, so nobody has compared its structures with those that this
- * module was compiled for. What KVM tells by ioctl, and what can only be one thing, must be
- * found in them; stats_id is the last member of both.
- */
-static int check_layout(struct gpamap_vm *vm)
-{
-	struct kvm *kvm = gpamap_vm_kvm(vm);
-	struct kvm_vcpu *vcpu;
-	unsigned long i;
-	int rc;
-
-	BUILD_BUG_ON(!__same_type(kvm->lock, struct mutex));
-	BUILD_BUG_ON(!__same_type(vcpu->mutex, struct mutex));
-	BUILD_BUG_ON(!__same_type(vcpu->preempt_notifier, struct preempt_notifier));
-	BUILD_BUG_ON(!__same_type(*kvm_arch_vcpu_get_wait(vcpu), struct rcuwait));
-
-	if (kvm->mm != vm->mm || strncmp(kvm->stats_id, "kvm-", 4) ||
-	    kvm->max_vcpus != vm_ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS))
-		return -EOPNOTSUPP;
-	rc = mutex_lock_killable(&kvm->lock);
-	if (rc)
-		return rc;
-	kvm_for_each_vcpu(i, vcpu, kvm)
-		if (vcpu->kvm != kvm || vcpu->vcpu_idx != i ||
-		    strncmp(vcpu->stats_id, "kvm-", 4))
-			rc = -EOPNOTSUPP;
-	mutex_unlock(&kvm->lock);
-	return rc;
-}
-
-static int vm_init(struct gpamap_vm *vm, int fd, u32 nr_slots)
-{
-	u32 as;
-	long n;
-	int rc;
-
-	vm->file = fget(fd);
-	if (!vm->file)
-		return -EBADF;
-	if (!file_is_vm(vm->file))
-		return -EINVAL;
-	/* KVM itself tells whose VM it is: EIO in any other process. */
-	n = vm_ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_NR_MEMSLOTS);
-	if (n < 0)
-		return n;
-	if (vm->first_slot >= n || nr_slots > n - vm->first_slot)
-		return -EINVAL;
-	vm->nr_slots = nr_slots ?: n - vm->first_slot;
-	n = vm_ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_MEMORY_ATTRIBUTES);
-	if (n > 0 && n & KVM_MEMORY_ATTRIBUTE_PRIVATE)
-		return -EOPNOTSUPP;
-	vm->readonly_mem = vm_ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) > 0;
-	n = vm_ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_MULTI_ADDRESS_SPACE);
-	vm->nr_as = clamp(n, 1L, (long)GPAMAP_NR_AS);
-	rc = check_layout(vm);
-	if (rc)
-		return rc;
-
-	rc = vm_list_add(vm);
-	if (rc)
-		return rc;
-	vm->hold = hold_alloc(vm->mm);
-	if (!vm->hold)
-		return -ENOMEM;
-	rc = gpamap_vm_bus_init(vm, vm->map);
-	if (rc)
-		return rc;
-	for (as = 0; as < vm->nr_as; as++) {
-		vm->ids[as] = bitmap_zalloc(vm->nr_slots, GPAMAP_GFP);
-		if (!vm->ids[as])
-			return -ENOMEM;
-	}
-	return scratch_init(vm);
-}
-
-/* Errors: those of struct gpamap_attach about the VM and the range of slots. */
-int gpamap_vm_get(int fd, u32 first_slot, u32 nr_slots, struct gpamap *map,
-		  struct gpamap_vm **out)
-{
-	struct gpamap_vm *vm;
-	int rc;
-
-	if (!current->mm)
-		return -EIO;
-	vm = kzalloc(sizeof(*vm), GPAMAP_GFP);
-	if (!vm)
-		return -ENOMEM;
-	INIT_LIST_HEAD(&vm->link);
-	vm->map = map;
-	vm->first_slot = first_slot;
-	vm->mm = current->mm;
-	mmgrab(vm->mm);
-
-	rc = vm_init(vm, fd, nr_slots);
-	if (rc) {
-		gpamap_vm_put(vm);
-		return rc;
-	}
-	*out = vm;
-	return 0;
-}
-
-/* Leaves the slots as they are. Works in any process, and in one without an mm. */
-void gpamap_vm_put(struct gpamap_vm *vm)
-{
-	u32 as;
-
-	gpamap_vm_bus_exit(vm);
-	scratch_exit(vm);
-	for (as = 0; as < GPAMAP_NR_AS; as++)
-		bitmap_free(vm->ids[as]);
-	mutex_lock(&gpamap_vms_lock);
-	list_del(&vm->link);
-	mutex_unlock(&gpamap_vms_lock);
-	mmdrop(vm->mm);
-	if (vm->hold)
-		hold_put(vm->hold);
-	if (vm->file)
-		fput(vm->file);
-	kfree(vm);
-}
-
-int gpamap_vm_check_owner(const struct gpamap_vm *vm)
-{
-	return current->mm == vm->mm ? 0 : -EIO;
-}
-
-/* ---- memslots --------------------------------------------------------- */
-
-static bool fails_for_test(void)
-{
-	if (likely(!fail_nth) || --fail_nth)
-		return false;
-	if (fail_times > 1) {
-		fail_times--;
-		fail_nth = 1;
-	}
-	return true;
-}
-
-static int vm_set_slot(struct gpamap_vm *vm, const struct gpamap_slot *slot, u64 len)
-{
-	struct kvm_userspace_memory_region *arg = page_address(vm->page);
-	int tries = 16;
-	int rc;
-
-	if (fails_for_test())
-		return -fail_errno;
-	*arg = (struct kvm_userspace_memory_region){
-		.slot = slot->as_id << 16 | slot->id,
-		.flags = slot->readonly ? KVM_MEM_READONLY : 0,
-		.guest_phys_addr = slot->gpa,
-		.memory_size = len,
-		.userspace_addr = slot->hva,
-	};
-	/* A thread of the VMM may have taken the page away since it was looked for. */
-	do {
-		rc = scratch_map(vm);
-		if (rc)
-			return rc;
-		rc = vm_ioctl(vm, KVM_SET_USER_MEMORY_REGION, vm->uaddr);
-	} while (rc == -EFAULT && --tries);
-	return rc;
-}
-
-/*
- * What KVM would refuse, as far as it can be known: -EOPNOTSUPP for an address space or a
- * read-only slot that it does not have, -EINVAL for host memory outside of the address
- * space of the process and for a slot that ends at 2^64.
- */
-int gpamap_vm_check_slot(const struct gpamap_vm *vm, const struct gpamap_slot *slot)
-{
-	u64 len = slot->npages << PAGE_SHIFT, end;
-
-	if (slot->as_id >= vm->nr_as || (slot->readonly && !vm->readonly_mem))
-		return -EOPNOTSUPP;
-	if (check_add_overflow(slot->gpa, len, &end) ||
-	    !access_ok((void __user *)(unsigned long)slot->hva, len))
-		return -EINVAL;
-	return 0;
-}
-
-int gpamap_vm_create_slot(struct gpamap_vm *vm, const struct gpamap_slot *slot)
-{
-	int rc = vm_set_slot(vm, slot, slot->npages << PAGE_SHIFT);
-
-	trace_gpamap_slot_create(vm, slot, rc);
-	return rc;
-}
-
-int gpamap_vm_delete_slot(struct gpamap_vm *vm, const struct gpamap_slot *slot)
-{
-	int rc = vm_set_slot(vm, slot, 0);
-
-	trace_gpamap_slot_delete(vm, slot, rc);
-	return rc;
-}
-
-/*
- * To where @slot says: all else is as KVM has it. KVM can refuse all moves of a VM (EINVAL:
- * someone tracks its pages), which is remembered.
- */
-int gpamap_vm_move_slot(struct gpamap_vm *vm, const struct gpamap_slot *slot)
-{
-	int rc = vm_set_slot(vm, slot, slot->npages << PAGE_SHIFT);
-
-	if (rc == -EINVAL)
-		vm->no_moves = true;
-	trace_gpamap_slot_move(vm, slot, rc);
-	return rc;
 }
