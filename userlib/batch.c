@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR MIT
 /*
  * Batches: an array of operations that grows, and one short function for every
- * operation that fills an element. Nothing but the length of a name is checked;
- * what an operation may hold is the kernel's business.
+ * operation that fills an element; those of ties are in tie.c. Nothing but the length of a
+ * name is checked; what an operation may hold is the kernel's business.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -43,7 +43,7 @@ const struct gpamap_op *gpamap_batch_get(const struct gpamap_batch *batch, uint3
 	return index < batch->nr ? &batch->ops[index] : NULL;
 }
 
-static int batch_fail(struct gpamap_batch *batch, int err)
+int gpamap_batch_fail(struct gpamap_batch *batch, int err)
 {
 	if (!batch->err)
 		batch->err = err;
@@ -57,10 +57,10 @@ int gpamap_batch_op(struct gpamap_batch *batch, const struct gpamap_op *op)
 		struct gpamap_op *ops;
 
 		if (max <= batch->max)
-			return batch_fail(batch, -ENOMEM);
+			return gpamap_batch_fail(batch, -ENOMEM);
 		ops = reallocarray(batch->ops, max, sizeof(*ops));
 		if (!ops)
-			return batch_fail(batch, -ENOMEM);
+			return gpamap_batch_fail(batch, -ENOMEM);
 		batch->ops = ops;
 		batch->max = max;
 	}
@@ -68,12 +68,12 @@ int gpamap_batch_op(struct gpamap_batch *batch, const struct gpamap_op *op)
 	return 0;
 }
 
-static int batch_named(struct gpamap_batch *batch, struct gpamap_op *op, const char *name)
+int gpamap_batch_named(struct gpamap_batch *batch, struct gpamap_op *op, const char *name)
 {
 	size_t len = name ? strlen(name) : 0;
 
 	if (len >= sizeof(op->name))
-		return batch_fail(batch, -EINVAL);
+		return gpamap_batch_fail(batch, -EINVAL);
 	if (len)
 		memcpy(op->name, name, len);
 	return gpamap_batch_op(batch, op);
@@ -91,7 +91,7 @@ static int batch_region(struct gpamap_batch *batch, uint32_t id, uint32_t kind,
 		.hva = (uintptr_t)mem,
 	};
 
-	return batch_named(batch, &op, name);
+	return gpamap_batch_named(batch, &op, name);
 }
 
 int gpamap_batch_container(struct gpamap_batch *batch, uint32_t id, const char *name,
@@ -143,7 +143,7 @@ int gpamap_batch_alias(struct gpamap_batch *batch, uint32_t id, const char *name
 		.offset = offset,
 	};
 
-	return batch_named(batch, &op, name);
+	return gpamap_batch_named(batch, &op, name);
 }
 
 int gpamap_batch_add(struct gpamap_batch *batch, uint32_t id, uint32_t container,
@@ -284,7 +284,7 @@ static int batch_space(struct gpamap_batch *batch, uint32_t id, const char *name
 		.as_id = as_id,
 	};
 
-	return batch_named(batch, &op, name);
+	return gpamap_batch_named(batch, &op, name);
 }
 
 int gpamap_batch_space(struct gpamap_batch *batch, uint32_t id, const char *name,

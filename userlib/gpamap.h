@@ -21,6 +21,11 @@
  * gpamap_apply_out(), gpamap_detach() and gpamap_exit_resolve(). Pointers must
  * not be NULL unless said otherwise; _free and _close take NULL and do nothing.
  *
+ * Waiting: attaching, detaching, applying and the functions that tie one thing to a region
+ * are transactions, for which running vCPUs are held where they could see a change. They say
+ * -EBUSY when that was not possible in the time of gpamap_set_timeout(), and -EINTR when the
+ * process is being killed; nothing has changed then.
+ *
  * Since 0.1 unless said otherwise.
  */
 #ifndef GPAMAP_H
@@ -28,6 +33,7 @@
 
 #include <linux/gpamap.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -71,10 +77,20 @@ GPAMAP_API int gpamap_from_fd(int fd, struct gpamap **out);
 GPAMAP_API void gpamap_close(struct gpamap *map);
 
 /**
- * The file descriptor of the map; it stays the library's. poll() says POLLIN when the
- * generation differs from the one that a query told last.
+ * The file descriptor of the map; it stays the library's. poll() says POLLIN when the map has
+ * a generation that gpamap_watch_read() has not taken from this file yet; queries acknowledge
+ * nothing. Who shares the file, by fork or by passing it on, shares that, too: more than one
+ * listener needs gpamap_watch().
  */
 GPAMAP_API int gpamap_fd(const struct gpamap *map);
+
+/**
+ * For how many milliseconds a call with @map may wait in all, from now on: for the map, for
+ * KVM, for vCPUs to be held. 0, as it is in the beginning: the module's default (its parameter
+ * hold_timeout_ms). It holds for gpamap_attach(), gpamap_detach(), gpamap_apply() and its
+ * kin, and the functions that tie or untie one thing; for this struct gpamap alone.
+ */
+GPAMAP_API void gpamap_set_timeout(struct gpamap *map, uint32_t ms);
 
 /**
  * Binds the map to a KVM VM of this process and creates its memslots; see struct
@@ -87,10 +103,33 @@ GPAMAP_API int gpamap_attach(struct gpamap *map, int vm_fd, uint32_t first_slot,
 			     uint32_t nr_slots);
 
 /**
- * Deletes the memslots and lets the VM go; -ENOENT if there is none, -EIO. Rings are drained
- * first, as by gpamap_apply().
+ * Deletes the memslots and lets the VM go; -ENOENT if there is none, -EIO. What is tied to
+ * regions stays. Rings are drained first, as by gpamap_apply().
  */
 GPAMAP_API int gpamap_detach(struct gpamap *map);
+
+/* ---- news ------------------------------------------------------------- */
+
+/**
+ * A new file that tells of new generations of the map: a listener of its own, whatever others
+ * have read. poll() says POLLIN when there is one that gpamap_watch_read() has not taken from
+ * this file yet; in the beginning there is. It does not keep the map open: when that is closed,
+ * poll() says POLLHUP.
+ * @fd: receives the descriptor, close-on-exec, which the caller closes with close(2).
+ *
+ * -EMFILE, -ENFILE: no descriptor, or no file, is left.
+ */
+GPAMAP_API int gpamap_watch(struct gpamap *map, int *fd);
+/**
+ * Takes the news from a file, which acknowledges it there and nowhere else; waits for it
+ * unless the file is O_NONBLOCK.
+ * @fd: of gpamap_watch(), or what gpamap_fd() says.
+ * @generation: receives the map's generation (struct gpamap_apply); may be NULL.
+ *
+ * -EAGAIN: there is none, and the file is O_NONBLOCK. -EINTR: a signal came while it waited.
+ * -ENOENT: the map is closed, and there will be no more. -EBADF.
+ */
+GPAMAP_API int gpamap_watch_read(int fd, uint64_t *generation);
 
 /* ---- batches ---------------------------------------------------------- */
 
@@ -99,7 +138,9 @@ GPAMAP_API int gpamap_detach(struct gpamap *map);
  *
  * The functions that add to it return -ENOMEM, or -EINVAL for a name that is too
  * long. The first such error is kept and returned by gpamap_apply(), so a caller
- * may ignore it until then. Everything else is checked by gpamap_apply().
+ * may ignore it until then. Everything else is checked by gpamap_apply(). What an
+ * operation refers to, such as an eventfd or an array, is not copied: it is the
+ * caller's, and is to be there whenever the batch is applied or planned.
  */
 struct gpamap_batch;
 
@@ -148,7 +189,10 @@ GPAMAP_API int gpamap_batch_add(struct gpamap_batch *batch, uint32_t id,
 				uint32_t container, uint64_t at, int32_t prio);
 /** Detach region @id from its container. */
 GPAMAP_API int gpamap_batch_del(struct gpamap_batch *batch, uint32_t id);
-/** Forget region @id, which must be detached, empty and nobody's target. */
+/**
+ * Forget region @id, which must be detached, empty and nobody's target, and have nothing tied
+ * to it (gpamap_batch_untie()).
+ */
 GPAMAP_API int gpamap_batch_destroy(struct gpamap_batch *batch, uint32_t id);
 
 /** Show or hide region @id and all below it. */
@@ -217,12 +261,77 @@ GPAMAP_API int gpamap_plan(struct gpamap *map, const struct gpamap_batch *batch,
  */
 GPAMAP_API const char *gpamap_op_error(const struct gpamap_op *op, int err);
 
+/* ---- what is tied to regions ------------------------------------------ */
+
+/*
+ * Each kind of tie has two functions to make it and two to remove it: those that add an
+ * operation to a batch, to be done in one transaction with all else in it, and those that are a
+ * batch of that one operation, applied at once. The latter drain no rings. Their errors are
+ * those of gpamap_apply(), too: -EBUSY, -EINTR, -EIO.
+ */
+
+/**
+ * Unties from region @region all that @mask (enum gpamap_tie_mask) names: much, or nothing.
+ *
+ * -ENOENT: no such region. -EOPNOTSUPP: an unknown bit. -EINVAL: an empty mask.
+ */
+GPAMAP_API int gpamap_batch_untie(struct gpamap_batch *batch, uint32_t region,
+				  uint32_t mask);
+
+/** A doorbell, as an element of an array. */
+struct gpamap_ties_doorbell {
+	uint64_t offset;	/**< of the write in the region */
+	uint64_t value;		/**< with GPAMAP_DOORBELL_MATCH: what is written */
+	uint32_t len;		/**< of the write: 1, 2, 4, 8, or 0 for any */
+	uint32_t flags;		/**< GPAMAP_DOORBELL_MATCH, or 0 */
+	int32_t fd;		/**< an eventfd */
+	uint32_t __reserved;	/**< 0 */
+};
+
+/**
+ * What is tied to a region that is made; what is 0 or NULL, is not. Later versions add
+ * members at the end: a caller that sets @sz, and leaves all that it does not know zero, works
+ * with them. GPAMAP_TIES() declares one like that.
+ */
+struct gpamap_ties {
+	size_t sz;		/**< sizeof(struct gpamap_ties) */
+	/** Copied. */
+	const struct gpamap_ties_doorbell *doorbells;
+	/** The caller's until the batch is applied: see gpamap_batch_registers(). */
+	const struct gpamap_register *registers;
+	const char *handler;	/**< its name, copied; see gpamap_batch_handler() */
+	uint64_t handler_arg;
+	uint32_t nr_doorbells;
+	uint32_t nr_registers;
+	uint32_t ring;		/**< id of the ring that it posts its writes to */
+	uint32_t policy;	/**< enum gpamap_policy_kind */
+};
+
+/** GPAMAP_TIES(name, .policy = ...): a variable struct gpamap_ties. */
+#define GPAMAP_TIES(_name, ...)							\
+	struct gpamap_ties _name = { .sz = sizeof(struct gpamap_ties), __VA_ARGS__ }
+
+/**
+ * Ties all that @ties has to region @region, which may be made in the same batch: one
+ * operation for each. @ties itself is not needed any more afterwards.
+ *
+ * -EINVAL: its size is that of no version, or a spare member is not 0. -E2BIG: it is of a
+ * later version, and has what this one does not know. They are kept by the batch. Then, and
+ * with -ENOMEM, no operation of it was added.
+ */
+GPAMAP_API int gpamap_batch_ties(struct gpamap_batch *batch, uint32_t region,
+				 const struct gpamap_ties *ties);
+/** gpamap_batch_io() and gpamap_batch_ties(), both or neither. */
+GPAMAP_API int gpamap_batch_io_tied(struct gpamap_batch *batch, uint32_t id,
+				    const char *name, uint64_t last,
+				    const struct gpamap_ties *ties);
+
 /* ---- doorbells -------------------------------------------------------- */
 
 /**
  * Makes a doorbell: a write of @len bytes (1, 2, 4, 8, or 0 for any) that the guest makes
  * at @offset of region @region, wherever that is seen, signals the eventfd @fd and does
- * not leave to the VMM. @fd may be closed afterwards, but is needed to remove the
+ * not leave to the VMM. @fd may be closed when that is done, but is needed to remove the
  * doorbell.
  *
  * -ENOENT: no such region. -EOPNOTSUPP: it is a container, an alias or ram. -EINVAL:
@@ -243,6 +352,21 @@ GPAMAP_API int gpamap_doorbell_remove_match(struct gpamap *map, uint32_t region,
 					    uint64_t offset, uint32_t len, uint64_t value,
 					    int fd);
 
+/** Takes all doorbells of the region away, be there some or none; -ENOENT: no such region. */
+GPAMAP_API int gpamap_doorbells_clear(struct gpamap *map, uint32_t region);
+
+/** The same as operations of a batch. */
+GPAMAP_API int gpamap_batch_doorbell(struct gpamap_batch *batch, uint32_t region,
+				     uint64_t offset, uint32_t len, int fd);
+GPAMAP_API int gpamap_batch_doorbell_match(struct gpamap_batch *batch, uint32_t region,
+					   uint64_t offset, uint32_t len, uint64_t value,
+					   int fd);
+GPAMAP_API int gpamap_batch_doorbell_remove(struct gpamap_batch *batch, uint32_t region,
+					    uint64_t offset, uint32_t len, int fd);
+GPAMAP_API int gpamap_batch_doorbell_remove_match(struct gpamap_batch *batch,
+						  uint32_t region, uint64_t offset,
+						  uint32_t len, uint64_t value, int fd);
+
 /* ---- registers -------------------------------------------------------- */
 
 /**
@@ -259,6 +383,13 @@ GPAMAP_API int gpamap_registers_set(struct gpamap *map, uint32_t region,
 				    const struct gpamap_register *registers, uint32_t nr);
 /** Takes them away; -ENOENT if it has none. The page stays for those who have mapped it. */
 GPAMAP_API int gpamap_registers_remove(struct gpamap *map, uint32_t region);
+/**
+ * The same as operations of a batch. The array @registers is not copied: it has to stay as it
+ * is until the batch was applied for the last time.
+ */
+GPAMAP_API int gpamap_batch_registers(struct gpamap_batch *batch, uint32_t region,
+				      const struct gpamap_register *registers, uint32_t nr);
+GPAMAP_API int gpamap_batch_registers_remove(struct gpamap_batch *batch, uint32_t region);
 /**
  * The page with the values of the registers of @region, by offset, to be read and written:
  * use atomic operations of the register's length. It stays until gpamap_registers_unmap(),
@@ -326,11 +457,16 @@ GPAMAP_API int gpamap_drain(struct gpamap *map);
  * posted to ring @ring, or leave if it is full. struct gpamap_post has the rules.
  *
  * -ENOENT: no such region, or no such ring. -EEXIST: it posts already, or a device of KVM's
- * is where it is seen. -EOPNOTSUPP: it is of another kind. -ENOSPC: KVM's bus is full. -EIO.
+ * is where it is seen. -EBUSY: it has a handler. -EOPNOTSUPP: it is of another kind.
+ * -ENOSPC: KVM's bus is full. -EIO.
  */
 GPAMAP_API int gpamap_post_add(struct gpamap *map, uint32_t region, uint32_t ring);
 /** No more. What is pending stays so; -ENOENT if the region does not post. */
 GPAMAP_API int gpamap_post_remove(struct gpamap *map, uint32_t region);
+/** The same as operations of a batch. */
+GPAMAP_API int gpamap_batch_post(struct gpamap_batch *batch, uint32_t region,
+				 uint32_t ring);
+GPAMAP_API int gpamap_batch_post_remove(struct gpamap_batch *batch, uint32_t region);
 
 /* ---- handlers and policies -------------------------------------------- */
 
@@ -340,13 +476,18 @@ GPAMAP_API int gpamap_post_remove(struct gpamap *map, uint32_t region);
  * What @arg means, the handler says; 0 if it takes none.
  *
  * -ENOENT: no such region, or no module offers the handler. -EEXIST: the region has one, or
- * a device of KVM's is where it is seen. -EOPNOTSUPP: it is of another kind. -EINVAL: the
- * name, or @arg. What the handler says. -ENOSPC: KVM's bus is full. -EIO.
+ * a device of KVM's is where it is seen. -EBUSY: it posts its writes. -EOPNOTSUPP: it is of
+ * another kind. -EINVAL: the name, or @arg. What the handler says. -ENOSPC: KVM's bus is
+ * full. -EIO.
  */
 GPAMAP_API int gpamap_handler_set(struct gpamap *map, uint32_t region, const char *name,
 				  uint64_t arg);
 /** Takes it away; -ENOENT if it has none. No vCPU is in the handler afterwards. */
 GPAMAP_API int gpamap_handler_remove(struct gpamap *map, uint32_t region);
+/** The same as operations of a batch. @name is copied. */
+GPAMAP_API int gpamap_batch_handler(struct gpamap_batch *batch, uint32_t region,
+				    const char *name, uint64_t arg);
+GPAMAP_API int gpamap_batch_handler_remove(struct gpamap_batch *batch, uint32_t region);
 
 /**
  * What becomes of accesses to @region that nothing else answers: enum gpamap_policy_kind.
@@ -355,6 +496,9 @@ GPAMAP_API int gpamap_handler_remove(struct gpamap *map, uint32_t region);
  * -ENOSPC, -EEXIST: KVM's bus. -EIO.
  */
 GPAMAP_API int gpamap_policy_set(struct gpamap *map, uint32_t region, uint32_t policy);
+/** The same as an operation of a batch. */
+GPAMAP_API int gpamap_batch_policy(struct gpamap_batch *batch, uint32_t region,
+				   uint32_t policy);
 
 /* ---- exits ------------------------------------------------------------ */
 

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR MIT
 /*
- * Maps: open, close, and one function for each ioctl. The kernel orders the
- * calls of several threads; nothing here is changed after a map is made, but for the list
- * of its rings (ring.c).
+ * Maps: open, close, attach, apply. The kernel orders the calls of several threads; nothing
+ * here is changed after a map is made, but for the time that calls may take and the list of
+ * its rings (ring.c).
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 #include "internal.h"
 
@@ -21,9 +19,9 @@ uint32_t gpamap_version(void)
 int gpamap_ioctl(const struct gpamap *map, unsigned long cmd, void *arg)
 {
 	int saved = errno;
-	int rc = 0;
+	int rc = ioctl(map->fd, cmd, arg);
 
-	if (ioctl(map->fd, cmd, arg))
+	if (rc < 0)
 		rc = -errno;
 	errno = saved;
 	return rc;
@@ -91,6 +89,16 @@ int gpamap_fd(const struct gpamap *map)
 	return map->fd;
 }
 
+void gpamap_set_timeout(struct gpamap *map, uint32_t ms)
+{
+	__atomic_store_n(&map->timeout_ms, ms, __ATOMIC_RELAXED);
+}
+
+static uint32_t timeout_of(const struct gpamap *map)
+{
+	return __atomic_load_n(&map->timeout_ms, __ATOMIC_RELAXED);
+}
+
 int gpamap_attach(struct gpamap *map, int vm_fd, uint32_t first_slot, uint32_t nr_slots)
 {
 	struct gpamap_attach cmd = {
@@ -98,6 +106,7 @@ int gpamap_attach(struct gpamap *map, int vm_fd, uint32_t first_slot, uint32_t n
 		.vm_fd = vm_fd,
 		.first_slot = first_slot,
 		.nr_slots = nr_slots,
+		.timeout_ms = timeout_of(map),
 	};
 
 	return gpamap_ioctl(map, GPAMAP_ATTACH, &cmd);
@@ -105,17 +114,18 @@ int gpamap_attach(struct gpamap *map, int vm_fd, uint32_t first_slot, uint32_t n
 
 int gpamap_detach(struct gpamap *map)
 {
-	struct gpamap_detach cmd = { .size = sizeof(cmd) };
+	struct gpamap_detach cmd = {
+		.size = sizeof(cmd),
+		.timeout_ms = timeout_of(map),
+	};
 
 	gpamap_drain(map);
 	return gpamap_ioctl(map, GPAMAP_DETACH, &cmd);
 }
 
-static int apply(struct gpamap *map, const struct gpamap_batch *batch, uint32_t flags,
-		 struct gpamap_apply *out, uint32_t *failed)
+int gpamap_commit(struct gpamap *map, const struct gpamap_batch *batch, uint32_t flags,
+		  struct gpamap_apply *out)
 {
-	int rc = batch->err;
-
 	*out = (struct gpamap_apply){
 		.size = sizeof(*out),
 		.flags = flags,
@@ -123,12 +133,20 @@ static int apply(struct gpamap *map, const struct gpamap_batch *batch, uint32_t 
 		.nr_ops = batch->nr,
 		.op_size = sizeof(*batch->ops),
 		.out_failed_op = GPAMAP_NO_OP,
+		.timeout_ms = timeout_of(map),
 	};
+	return batch->err ? batch->err : gpamap_ioctl(map, GPAMAP_APPLY, out);
+}
+
+static int apply(struct gpamap *map, const struct gpamap_batch *batch, uint32_t flags,
+		 struct gpamap_apply *out, uint32_t *failed)
+{
+	int rc;
+
 	/* Rule 45. In a callback it does nothing; a ring that is spoilt does not matter here. */
-	if (!rc && !(flags & GPAMAP_APPLY_DRY_RUN))
+	if (!batch->err && !(flags & GPAMAP_APPLY_DRY_RUN))
 		gpamap_drain(map);
-	if (!rc)
-		rc = gpamap_ioctl(map, GPAMAP_APPLY, out);
+	rc = gpamap_commit(map, batch, flags, out);
 	if (failed)
 		*failed = out->out_failed_op;
 	return rc;
@@ -151,128 +169,4 @@ int gpamap_plan(struct gpamap *map, const struct gpamap_batch *batch,
 		struct gpamap_apply *out, uint32_t *failed)
 {
 	return apply(map, batch, GPAMAP_APPLY_DRY_RUN, out, failed);
-}
-
-static int doorbell(struct gpamap *map, uint32_t flags, uint32_t region, uint64_t offset,
-		    uint32_t len, uint64_t value, int fd)
-{
-	struct gpamap_doorbell cmd = {
-		.size = sizeof(cmd),
-		.flags = flags,
-		.region = region,
-		.len = len,
-		.offset = offset,
-		.value = value,
-		.fd = fd,
-	};
-
-	return gpamap_ioctl(map, GPAMAP_DOORBELL, &cmd);
-}
-
-int gpamap_doorbell_add(struct gpamap *map, uint32_t region, uint64_t offset, uint32_t len,
-			int fd)
-{
-	return doorbell(map, 0, region, offset, len, 0, fd);
-}
-
-int gpamap_doorbell_add_match(struct gpamap *map, uint32_t region, uint64_t offset,
-			      uint32_t len, uint64_t value, int fd)
-{
-	return doorbell(map, GPAMAP_DOORBELL_MATCH, region, offset, len, value, fd);
-}
-
-int gpamap_doorbell_remove(struct gpamap *map, uint32_t region, uint64_t offset,
-			   uint32_t len, int fd)
-{
-	return doorbell(map, GPAMAP_DOORBELL_REMOVE, region, offset, len, 0, fd);
-}
-
-int gpamap_doorbell_remove_match(struct gpamap *map, uint32_t region, uint64_t offset,
-				 uint32_t len, uint64_t value, int fd)
-{
-	return doorbell(map, GPAMAP_DOORBELL_REMOVE | GPAMAP_DOORBELL_MATCH, region, offset,
-			len, value, fd);
-}
-
-int gpamap_registers_set(struct gpamap *map, uint32_t region,
-			 const struct gpamap_register *registers, uint32_t nr)
-{
-	struct gpamap_registers cmd = {
-		.size = sizeof(cmd),
-		.region = region,
-		.nr = nr,
-		.register_size = sizeof(*registers),
-		.registers = (uintptr_t)registers,
-	};
-
-	return gpamap_ioctl(map, GPAMAP_REGISTERS, &cmd);
-}
-
-int gpamap_registers_remove(struct gpamap *map, uint32_t region)
-{
-	struct gpamap_registers cmd = {
-		.size = sizeof(cmd),
-		.flags = GPAMAP_REGISTERS_REMOVE,
-		.region = region,
-	};
-
-	return gpamap_ioctl(map, GPAMAP_REGISTERS, &cmd);
-}
-
-int gpamap_registers_map(struct gpamap *map, uint32_t region, void **page)
-{
-	long size = sysconf(_SC_PAGESIZE);
-	int saved = errno, rc = 0;
-	void *p;
-
-	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, map->fd,
-		 (off_t)region * size);
-	if (p == MAP_FAILED)
-		rc = -errno;
-	else
-		*page = p;
-	errno = saved;
-	return rc;
-}
-
-void gpamap_registers_unmap(void *page)
-{
-	munmap(page, sysconf(_SC_PAGESIZE));
-}
-
-int gpamap_handler_set(struct gpamap *map, uint32_t region, const char *name, uint64_t arg)
-{
-	struct gpamap_handler cmd = {
-		.size = sizeof(cmd),
-		.region = region,
-		.arg = arg,
-	};
-	size_t len = strlen(name);
-
-	if (len >= sizeof(cmd.name))
-		return -EINVAL;
-	memcpy(cmd.name, name, len);
-	return gpamap_ioctl(map, GPAMAP_HANDLER, &cmd);
-}
-
-int gpamap_handler_remove(struct gpamap *map, uint32_t region)
-{
-	struct gpamap_handler cmd = {
-		.size = sizeof(cmd),
-		.flags = GPAMAP_HANDLER_REMOVE,
-		.region = region,
-	};
-
-	return gpamap_ioctl(map, GPAMAP_HANDLER, &cmd);
-}
-
-int gpamap_policy_set(struct gpamap *map, uint32_t region, uint32_t policy)
-{
-	struct gpamap_policy cmd = {
-		.size = sizeof(cmd),
-		.region = region,
-		.policy = policy,
-	};
-
-	return gpamap_ioctl(map, GPAMAP_POLICY, &cmd);
 }

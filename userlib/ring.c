@@ -60,28 +60,6 @@ static int ring_cmd(struct gpamap *map, uint32_t flags, uint32_t id, uint32_t nr
 	return gpamap_ioctl(map, GPAMAP_RING, &cmd);
 }
 
-static int post_cmd(struct gpamap *map, uint32_t flags, uint32_t region, uint32_t id)
-{
-	struct gpamap_post cmd = {
-		.size = sizeof(cmd),
-		.flags = flags,
-		.region = region,
-		.ring = id,
-	};
-
-	return gpamap_ioctl(map, GPAMAP_POST, &cmd);
-}
-
-int gpamap_post_add(struct gpamap *map, uint32_t region, uint32_t id)
-{
-	return post_cmd(map, 0, region, id);
-}
-
-int gpamap_post_remove(struct gpamap *map, uint32_t region)
-{
-	return post_cmd(map, GPAMAP_POST_REMOVE, region, 0);
-}
-
 /* mmap() of a new ring, of which only the kernel has written. */
 static int ring_map(struct gpamap_ring_reader *ring)
 {

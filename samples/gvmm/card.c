@@ -48,6 +48,8 @@ struct card {
 	unsigned int moves;		/* that are wanted */
 	uint32_t region;
 	int ring_fd, writes_fd, stop_fd;
+	struct gpamap_register registers[3];
+	struct gpamap_ties_doorbell doorbells[2];
 	pthread_t thread;
 
 	_Atomic uint32_t *page;		/* fixed */
@@ -163,6 +165,30 @@ static int event_fd(void)
 	return fd;
 }
 
+/* Tells which registers and doorbells it has. */
+static void card_tie(struct card *card)
+{
+	card->registers[0] = (struct gpamap_register){
+		CARD_ID, 4, GPAMAP_REGISTER_CONSTANT, ID,
+	};
+	card->registers[1] = (struct gpamap_register){
+		CARD_LEFT, 4, GPAMAP_REGISTER_READONLY, card->moves,
+	};
+	card->registers[2] = (struct gpamap_register){
+		CARD_WRITES, 4, GPAMAP_REGISTER_READWRITE, 0,
+	};
+	card->doorbells[0] = (struct gpamap_ties_doorbell){
+		.offset = CARD_RING, .len = 4, .fd = card->ring_fd,
+	};
+	card->doorbells[1] = (struct gpamap_ties_doorbell){
+		.offset = CARD_WRITES, .len = 4, .fd = card->writes_fd,
+	};
+	memory_tie(card->vm, card->region, &(struct io_ties){
+		.registers = card->registers, .nr_registers = ARRAY_SIZE(card->registers),
+		.doorbells = card->doorbells, .nr_doorbells = ARRAY_SIZE(card->doorbells),
+	});
+}
+
 /* Adds a card that moves @moves times, before there is memory. */
 void card_add(struct gvmm *vm, unsigned int moves)
 {
@@ -176,26 +202,14 @@ void card_add(struct gvmm *vm, unsigned int moves)
 	card->writes_fd = event_fd();
 	card->stop_fd = event_fd();
 	card->region = memory_add_io(vm, "card", places[0], CARD_LEN, card_access, card);
+	card_tie(card);
 	vm->card = card;
 }
 
-/* Tells the map which registers and doorbells it has. */
+/* When there is memory. */
 void card_connect(struct gvmm *vm)
 {
-	struct card *card = vm->card;
-	const struct gpamap_register registers[] = {
-		{ CARD_ID, 4, GPAMAP_REGISTER_CONSTANT, ID },
-		{ CARD_LEFT, 4, GPAMAP_REGISTER_READONLY, card->moves },
-		{ CARD_WRITES, 4, GPAMAP_REGISTER_READWRITE, 0 },
-	};
-
-	card->page = memory_registers(vm, card->region, registers, ARRAY_SIZE(registers));
-	memory_doorbell(vm, card->region, &(struct doorbell){
-		.offset = CARD_RING, .fd = card->ring_fd,
-	});
-	memory_doorbell(vm, card->region, &(struct doorbell){
-		.offset = CARD_WRITES, .fd = card->writes_fd,
-	});
+	vm->card->page = memory_registers(vm, vm->card->region);
 }
 
 void card_start(struct gvmm *vm)

@@ -108,6 +108,7 @@ struct card;
 struct gpamap;
 struct gpamap_exit;
 struct gpamap_register;
+struct gpamap_ties_doorbell;
 struct iovec;
 struct kvm_run;
 struct kvm_cpuid2;
@@ -119,20 +120,19 @@ struct virtio_device;
 typedef void io_access(void *device, uint64_t offset, bool write, uint8_t *data,
 		       unsigned int len);
 
+/* What the kernel answers of a device, from the first moment on. */
+struct io_ties {
+	const struct gpamap_register *registers;
+	const struct gpamap_ties_doorbell *doorbells;
+	uint32_t nr_registers, nr_doorbells;
+};
+
 struct io_region {
 	const char *name;
 	uint64_t gpa, len;		/* in the beginning */
 	io_access *access;
 	void *device;
-};
-
-#define DOORBELL_LEN 4
-
-struct doorbell {
-	uint64_t offset;
-	int fd;				/* an eventfd */
-	bool match;			/* rings for @value alone */
-	uint32_t value;
+	struct io_ties ties;		/* none of it is needed after memory_create() */
 };
 
 struct vcpu {
@@ -233,9 +233,8 @@ void *memory_at(const struct gvmm *vm, uint64_t gpa, uint64_t len);
 bool memory_is_ram(const struct gvmm *vm, uint64_t gpa);
 uint32_t memory_add_io(struct gvmm *vm, const char *name, uint64_t gpa, uint64_t len,
 		       io_access *access, void *device);
-_Atomic uint32_t *memory_registers(struct gvmm *vm, uint32_t region,
-				   const struct gpamap_register *registers, uint32_t nr);
-void memory_doorbell(struct gvmm *vm, uint32_t region, const struct doorbell *bell);
+void memory_tie(struct gvmm *vm, uint32_t region, const struct io_ties *ties);
+_Atomic uint32_t *memory_registers(struct gvmm *vm, uint32_t region);
 bool memory_move(struct gvmm *vm, uint32_t region, uint64_t gpa);
 bool memory_io(struct vcpu *vcpu, uint64_t gpa, bool write, uint8_t *data,
 	       unsigned int len);
@@ -276,6 +275,7 @@ void console_finish(struct gvmm *vm);
 
 /* virtio_mmio.c */
 void virtio_place(const struct gvmm *vm, unsigned int index, uint64_t *gpa, uint32_t *gsi);
+void virtio_tie(struct gvmm *vm);
 void virtio_connect(struct gvmm *vm);
 void virtio_start(struct gvmm *vm);
 void virtio_stop(struct gvmm *vm);

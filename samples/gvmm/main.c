@@ -408,6 +408,7 @@ static void add_devices(struct gvmm *vm, const struct options *opts)
 		blk_add(vm, opts->disks[i].path, opts->disks[i].readonly);
 	if (opts->hvc)
 		vcons_add(vm);
+	virtio_tie(vm);
 	if (opts->moves)
 		card_add(vm, opts->moves);
 }

@@ -22,7 +22,9 @@
  *	  pm-timer		0x608		io; a handler in the kernel answers it, if there
  *						is one
  *
- * All of it is one batch, so the guest's memory is there completely or not at all.
+ * All of it is one batch, with the registers and doorbells of the devices and with the
+ * handler: the guest's memory is there completely or not at all, and there is no moment in
+ * which a device is there without what the kernel answers of it.
  * KVM's own pages for Intel (GPA_KVM_IDENTITY, GPA_KVM_TSS) are a hole in the map.
  *
  * Set-up is the main thread's. Afterwards the tree stays, save that memory_move() puts a
@@ -146,6 +148,18 @@ static void fail_batch(const struct gpamap_batch *batch, uint32_t index, int err
 			what = "making space";
 			name = (const char *)op->name;
 			break;
+		case GPAMAP_OP_REGISTERS:
+			what = "registers of region";
+			name = region_name(batch, index, op->id);
+			break;
+		case GPAMAP_OP_DOORBELL:
+			what = "a doorbell of region";
+			name = region_name(batch, index, op->id);
+			break;
+		case GPAMAP_OP_HANDLER:
+			what = "the handler of region";
+			name = region_name(batch, index, op->id);
+			break;
 		}
 	}
 	if (name) {
@@ -180,8 +194,21 @@ static void place(struct gpamap_batch *batch, enum region id, uint64_t at,
 	gpamap_batch_add(batch, id, REGION_SYSTEM, at, prio);
 }
 
+static void describe_device(struct gpamap_batch *batch, uint32_t region,
+			    const struct io_region *io)
+{
+	GPAMAP_TIES(ties, .registers = io->ties.registers,
+		    .nr_registers = io->ties.nr_registers, .doorbells = io->ties.doorbells,
+		    .nr_doorbells = io->ties.nr_doorbells);
+
+	gpamap_batch_io_tied(batch, region, io->name, io->len - 1, &ties);
+	place(batch, region, io->gpa, PRIO_DEVICE);
+}
+
 static void describe(struct gvmm *vm, struct gpamap_batch *batch)
 {
+	GPAMAP_TIES(pm_timer, .handler = vm->pm_timer ? "acpi-pm-timer" : NULL,
+		    .handler_arg = vm->pm_timer);
 	uint64_t low_end = memory_low_end(vm);
 	unsigned int i;
 
@@ -211,11 +238,8 @@ static void describe(struct gvmm *vm, struct gpamap_batch *batch)
 	gpamap_batch_io(batch, REGION_LOCAL_APIC, "local-apic", APIC_LEN - 1);
 	place(batch, REGION_LOCAL_APIC, GPA_LOCAL_APIC, PRIO_DEVICE);
 
-	for (i = 0; i < vm->nr_io; i++) {
-		gpamap_batch_io(batch, REGION_DEVICE + i, vm->io[i].name,
-				vm->io[i].len - 1);
-		place(batch, REGION_DEVICE + i, vm->io[i].gpa, PRIO_DEVICE);
-	}
+	for (i = 0; i < vm->nr_io; i++)
+		describe_device(batch, REGION_DEVICE + i, &vm->io[i]);
 
 	gpamap_batch_space(batch, SPACE_MEMORY, "memory", GPAMAP_SPACE_MEMORY,
 			   REGION_SYSTEM);
@@ -223,32 +247,33 @@ static void describe(struct gvmm *vm, struct gpamap_batch *batch)
 	if (!vm->own_ports)
 		return;
 	gpamap_batch_container(batch, REGION_PORTS, "ports", UINT16_MAX);
-	gpamap_batch_io(batch, REGION_PM_TIMER, "pm-timer", PM_TIMER_LEN - 1);
+	gpamap_batch_io_tied(batch, REGION_PM_TIMER, "pm-timer", PM_TIMER_LEN - 1, &pm_timer);
 	gpamap_batch_add(batch, REGION_PM_TIMER, REGION_PORTS, PORT_PM_TIMER, PRIO_DEVICE);
 	gpamap_batch_space(batch, SPACE_PORTS, "ports", GPAMAP_SPACE_IO, REGION_PORTS);
 }
 
-/* What the kernel needs to be told besides. */
-static void connect_kernel(struct gvmm *vm)
+/* Applies what describe() says; false if that failed because nobody offers the handler. */
+static bool commit(struct gvmm *vm, struct gpamap_batch *batch)
 {
-	int err = -ENOENT;
+	const struct gpamap_op *op;
+	uint32_t failed = GPAMAP_NO_OP;
+	int err;
 
-	if (vm->own_ports)
-		err = gpamap_handler_set(vm->map, REGION_PM_TIMER, "acpi-pm-timer", 1);
-	if (err && err != -ENOENT)
-		fail("the PM timer: %s (%s)", strerror(-err), error_name(-err));
-	/* Without the module gpamap_pmtimer there is no PM timer, and the guest told so. */
-	vm->pm_timer = !err;
-	err = gpamap_exits_map(vm->map, vm->nr_vcpus, &vm->exits);
-	if (err)
-		fail("records of exits: %s (%s)", strerror(-err), error_name(-err));
+	gpamap_batch_reset(batch);
+	describe(vm, batch);
+	err = gpamap_apply(vm->map, batch, &failed);
+	if (!err)
+		return true;
+	op = gpamap_batch_get(batch, failed);
+	if (err != -ENOENT || !op || op->code != GPAMAP_OP_HANDLER)
+		fail_batch(batch, failed, err);
+	return false;
 }
 
 /* Gives the VM its memory, still empty. */
 void memory_create(struct gvmm *vm)
 {
 	struct gpamap_batch *batch;
-	uint32_t failed = GPAMAP_NO_OP;
 	int err;
 
 	vm->ram = memory_alloc(vm->ram_len);
@@ -264,12 +289,14 @@ void memory_create(struct gvmm *vm)
 	if (err)
 		fail("describing guest memory: %s (%s)", strerror(-err),
 		     error_name(-err));
-	describe(vm, batch);
-	err = gpamap_apply(vm->map, batch, &failed);
-	if (err)
-		fail_batch(batch, failed, err);
+	/* Without the module gpamap_pmtimer there is no PM timer, and the guest told so. */
+	vm->pm_timer = vm->own_ports;
+	while (!commit(vm, batch))
+		vm->pm_timer = false;
 	gpamap_batch_free(batch);
-	connect_kernel(vm);
+	err = gpamap_exits_map(vm->map, vm->nr_vcpus, &vm->exits);
+	if (err)
+		fail("records of exits: %s (%s)", strerror(-err), error_name(-err));
 }
 
 /* ---- devices ---------------------------------------------------------- */
@@ -291,38 +318,26 @@ uint32_t memory_add_io(struct gvmm *vm, const char *name, uint64_t gpa, uint64_t
 	return REGION_DEVICE + i;
 }
 
-static void __attribute__((noreturn)) fail_device(uint32_t region, const char *what, int err)
+/*
+ * Has the kernel answer what @ties says of a device, before memory_create(), until which the
+ * arrays have to stay.
+ */
+void memory_tie(struct gvmm *vm, uint32_t region, const struct io_ties *ties)
 {
-	fail("%s of region %u: %s (%s)", what, region, strerror(-err), error_name(-err));
+	vm->io[region - REGION_DEVICE].ties = *ties;
 }
 
-/* Gives a device registers that the kernel answers; returns the page they are in. */
-_Atomic uint32_t *memory_registers(struct gvmm *vm, uint32_t region,
-				   const struct gpamap_register *registers, uint32_t nr)
+/* The page with the registers of a device, after memory_create(). */
+_Atomic uint32_t *memory_registers(struct gvmm *vm, uint32_t region)
 {
 	void *page;
 	int err;
 
-	err = gpamap_registers_set(vm->map, region, registers, nr);
-	if (!err)
-		err = gpamap_registers_map(vm->map, region, &page);
+	err = gpamap_registers_map(vm->map, region, &page);
 	if (err)
-		fail_device(region, "registers", err);
+		fail("registers of region %u: %s (%s)", region, strerror(-err),
+		     error_name(-err));
 	return page;
-}
-
-void memory_doorbell(struct gvmm *vm, uint32_t region, const struct doorbell *bell)
-{
-	int err;
-
-	if (bell->match)
-		err = gpamap_doorbell_add_match(vm->map, region, bell->offset,
-						DOORBELL_LEN, bell->value, bell->fd);
-	else
-		err = gpamap_doorbell_add(vm->map, region, bell->offset, DOORBELL_LEN,
-					  bell->fd);
-	if (err)
-		fail_device(region, "a doorbell", err);
 }
 
 /* Moves a device while vCPUs run; ends the machine if that cannot be. */

@@ -21,12 +21,15 @@
 
 #include "gvmm.h"
 
+#include <gpamap.h>
 #include <linux/virtio_ring.h>
 #include <sys/uio.h>
 
 #define VIRTIO_MAX_QUEUES 2
 #define VIRTIO_QUEUE_LEN 128		/* the most descriptors a queue may have */
 #define VIRTIO_MAX_CONFIG 64
+/* That the kernel answers: those that all devices have, and the configuration. */
+#define VIRTIO_MAX_REGISTERS (10 + VIRTIO_MAX_CONFIG / 4)
 #define SG_MAX (2 * VIRTIO_QUEUE_LEN)
 
 /* Pieces of guest memory, in the host's addresses. */
@@ -77,6 +80,8 @@ struct virtio_device {
 	uint32_t region;
 	int kick_fd[VIRTIO_MAX_QUEUES];	/* eventfds: the doorbells of the queues */
 	int stop_fd;
+	struct gpamap_register registers[VIRTIO_MAX_REGISTERS];
+	struct gpamap_ties_doorbell doorbells[VIRTIO_MAX_QUEUES];
 	pthread_t thread;
 
 	_Atomic uint32_t *page;		/* fixed; the registers that the kernel answers */

@@ -25,7 +25,6 @@
 #include "virtio.h"
 
 #include <errno.h>
-#include <gpamap.h>
 #include <linux/kvm.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
@@ -366,8 +365,8 @@ void virtio_place(const struct gvmm *vm, unsigned int index, uint64_t *gpa, uint
 	*gsi = vm->virtio[index]->gsi;
 }
 
-/* Tells the map which registers and doorbells a device has. */
-static void connect_device(struct gvmm *vm, struct virtio_device *dev)
+/* Tells which registers and doorbells a device has. */
+static void tie_device(struct gvmm *vm, struct virtio_device *dev)
 {
 	static const struct gpamap_register fixed[] = {
 		{ VIRTIO_MMIO_MAGIC_VALUE, 4, GPAMAP_REGISTER_CONSTANT, MAGIC },
@@ -380,10 +379,12 @@ static void connect_device(struct gvmm *vm, struct virtio_device *dev)
 		{ VIRTIO_MMIO_SHM_BASE_HIGH, 4, GPAMAP_REGISTER_CONSTANT, NO_SHARED_MEMORY },
 		{ VIRTIO_MMIO_CONFIG_GENERATION, 4, GPAMAP_REGISTER_CONSTANT, 0 },
 	};
-	struct gpamap_register registers[ARRAY_SIZE(fixed) + 1 + VIRTIO_MAX_CONFIG / 4];
+	struct gpamap_register *registers = dev->registers;
 	unsigned int i, nr = ARRAY_SIZE(fixed);
 	uint32_t value;
 
+	_Static_assert(ARRAY_SIZE(fixed) + 1 + VIRTIO_MAX_CONFIG / 4 == VIRTIO_MAX_REGISTERS,
+		       "as many as there can be");
 	memcpy(registers, fixed, sizeof(fixed));
 	registers[nr++] = (struct gpamap_register){
 		VIRTIO_MMIO_DEVICE_ID, 4, GPAMAP_REGISTER_CONSTANT, dev->ops->id,
@@ -394,20 +395,33 @@ static void connect_device(struct gvmm *vm, struct virtio_device *dev)
 			VIRTIO_MMIO_CONFIG + i, 4, GPAMAP_REGISTER_CONSTANT, value,
 		};
 	}
-	dev->page = memory_registers(vm, dev->region, registers, nr);
 	for (i = 0; i < dev->ops->nr_queues; i++)
-		memory_doorbell(vm, dev->region, &(struct doorbell){
-			.offset = VIRTIO_MMIO_QUEUE_NOTIFY, .fd = dev->kick_fd[i],
-			.match = true, .value = i,
-		});
+		dev->doorbells[i] = (struct gpamap_ties_doorbell){
+			.offset = VIRTIO_MMIO_QUEUE_NOTIFY, .len = 4, .fd = dev->kick_fd[i],
+			.flags = GPAMAP_DOORBELL_MATCH, .value = i,
+		};
+	memory_tie(vm, dev->region, &(struct io_ties){
+		.registers = registers, .nr_registers = nr,
+		.doorbells = dev->doorbells, .nr_doorbells = dev->ops->nr_queues,
+	});
 }
 
+/* When the devices have their configuration, before there is memory. */
+void virtio_tie(struct gvmm *vm)
+{
+	unsigned int i;
+
+	for (i = 0; i < vm->nr_virtio; i++)
+		tie_device(vm, vm->virtio[i]);
+}
+
+/* When there is memory. */
 void virtio_connect(struct gvmm *vm)
 {
 	unsigned int i;
 
 	for (i = 0; i < vm->nr_virtio; i++)
-		connect_device(vm, vm->virtio[i]);
+		vm->virtio[i]->page = memory_registers(vm, vm->virtio[i]->region);
 }
 
 void virtio_start(struct gvmm *vm)
