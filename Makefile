@@ -95,13 +95,16 @@ help:
 	@echo 'make coverage         lines of the core that no host test reaches'
 	@echo 'make bench-core       count what the core costs, on maps of all sizes'
 	@echo 'make bench-churn      count memslot operations while a PC boots'
+	@echo 'make bench-commit     time a commit under running vCPUs against plain KVM'
 	@echo 'make bench-dispatch   count what an access to an I/O region costs'
 	@echo 'make demo             install what is needed, boot a guest under gvmm'
 	@echo 'make install          DESTDIR, prefix ($(prefix)); the module too if it was built'
 	@echo 'make clean            remove build/'
 	@echo 'Variables: KDIR kernel headers, W=1 more warnings, V=1 show commands,'
 	@echo 'CC CFLAGS LDFLAGS as usual; GPAMAP_CACHE where downloads are kept; KERNELS'
-	@echo 'of check-matrix (now $(KERNELS))'
+	@echo 'of check-matrix (now $(KERNELS));'
+	@echo 'KERNEL of stress, fuzz-abi, bench-commit and bench-dispatch: a release, a Debian suite'
+	@echo 'or "debug" (now $(or $(KERNEL),that of KDIR))'
 
 # ---- the module
 
@@ -244,6 +247,12 @@ $(B)/selftests/dispatch_bench: selftests/dispatch_bench.c $(TEST_LIB_OBJ) $(B)/l
 	$(Q)$(CC) $(USER) -I$(TOP)/selftests/lib $(CFLAGS) -static $(LDFLAGS) $< \
 		$(TEST_LIB_OBJ) $(B)/libgpamap.a -o $@
 
+$(B)/selftests/commit_bench: selftests/commit_bench.c $(TEST_LIB_OBJ) $(B)/libgpamap.a
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(USER) -I$(TOP)/selftests/lib $(CFLAGS) -static $(LDFLAGS) $< \
+		$(TEST_LIB_OBJ) $(B)/libgpamap.a -o $@ -lpthread
+
 $(B)/san/%.o: %.c
 	$(call say,CC,$< (sanitized))
 	$(Q)mkdir -p $(@D)
@@ -380,6 +389,13 @@ bench-churn:
 	$(Q)selftests/deps demo
 	$(Q)$(MAKE) --no-print-directory module $(B)/selftests/churn
 	$(Q)selftests/bench-churn
+
+# KERNEL, of bench-commit ROUNDS too: see selftests/bench-commit.
+bench-commit:
+	$(Q)selftests/deps demo
+	$(Q)$(MAKE) --no-print-directory module $(B)/selftests/commit_bench
+	$(Q)selftests/bench-commit
+
 bench-dispatch:
 	$(Q)selftests/deps demo
 	$(Q)$(MAKE) --no-print-directory module $(B)/selftests/dispatch_bench
@@ -421,8 +437,8 @@ clean:
 
 FORCE:
 .PHONY: all help no-module module userlib tools samples tests check check-host \
-	check-matrix check-debug check-kcsan lint stress fuzz fuzz-abi coverage bench-core bench-churn bench-dispatch demo \
-	install install-user install-module clean FORCE
+	check-matrix check-debug check-kcsan lint stress fuzz fuzz-abi coverage bench-core \
+	bench-churn bench-commit bench-dispatch demo install install-user install-module clean FORCE
 .DELETE_ON_ERROR:
 
 # The objects of the tests are kept.

@@ -412,6 +412,8 @@ case_icount() {
 	awk 'NR == 1 && $1 != 1 || NR == 2 && $1 < 30 { bad = 1 }
 	     END { exit NR != 2 || bad }' "$tmp/out" ||
 		complain "not one CPU that has rested"
+	run 0 --icount --smp 2 -- nproc
+	says 2
 }
 
 case_shell() {
