@@ -64,6 +64,7 @@ CORE_OBJ := $(CORE_SRC:%.c=$(B)/%.o)
 TOOL_OBJ := $(TOOL_SRC:%.c=$(B)/%.o)
 GVMM_OBJ := $(GVMM_SRC:%.c=$(B)/%.o)
 TEST_BIN := $(TEST_SRC:selftests/%.c=$(B)/selftests/%)
+STRESS_BIN := $(B)/selftests/stress $(B)/selftests/stress_ties
 TEST_LIB_OBJ := $(TEST_LIB_SRC:%.c=$(B)/%.o)
 HOST_BIN := $(HOST_SRC:selftests/%.c=$(B)/selftests/%)
 VIRTIO_TEST := $(B)/selftests/host/virtio_test
@@ -140,7 +141,7 @@ endif
 userlib: $(B)/libgpamap.so $(B)/libgpamap.a $(B)/libgpamap.pc
 tools: $(B)/gpamap
 samples: $(B)/gvmm $(B)/guest-card
-tests: $(TEST_BIN) $(B)/selftests/stress $(B)/selftests/fuzz_abi $(HOST_BIN) $(FUZZ_BIN) \
+tests: $(TEST_BIN) $(STRESS_BIN) $(B)/selftests/fuzz_abi $(HOST_BIN) $(FUZZ_BIN) \
 	$(B)/san/gpamap
 
 $(B)/userlib/%.o: userlib/%.c
@@ -240,6 +241,12 @@ $(B)/selftests/stress: selftests/stress.c $(B)/selftests/stress-real.bin \
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(USER) -I$(TOP)/selftests/lib -Wa,-I$(B)/selftests $(CFLAGS) \
 		-static $(LDFLAGS) $< $(TEST_LIB_OBJ) $(B)/libgpamap.a -o $@ -lpthread
+
+$(B)/selftests/stress_ties: selftests/stress_ties.c $(TEST_LIB_OBJ) $(B)/libgpamap.a
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(USER) -I$(TOP)/selftests/lib $(CFLAGS) -static $(LDFLAGS) $< \
+		$(TEST_LIB_OBJ) $(B)/libgpamap.a -o $@ -lpthread
 
 $(B)/selftests/dispatch_bench: selftests/dispatch_bench.c $(TEST_LIB_OBJ) $(B)/libgpamap.a
 	$(call say,CC,$<)
@@ -351,7 +358,7 @@ check-matrix:
 
 check-debug check-kcsan: check-%:
 	$(Q)selftests/deps debug
-	$(Q)$(MAKE) --no-print-directory $(TEST_BIN) $(B)/selftests/stress $(B)/selftests/fuzz_abi
+	$(Q)$(MAKE) --no-print-directory $(TEST_BIN) $(STRESS_BIN) $(B)/selftests/fuzz_abi
 	$(Q)selftests/check $*
 
 lint:
@@ -361,7 +368,7 @@ lint:
 # KERNEL, SEED, COMMITS: see selftests/stress-run.
 stress:
 	$(Q)selftests/deps demo
-	$(Q)$(MAKE) --no-print-directory module $(B)/selftests/stress
+	$(Q)$(MAKE) --no-print-directory module $(STRESS_BIN)
 	$(Q)selftests/stress-run
 
 # SEED: of a run that is to be repeated.

@@ -44,6 +44,7 @@
 #include "gpamap_util.h"
 #include "guest.h"
 #include "stress_guest.h"
+#include "tap.h"
 
 #define PAGE TEST_PAGE
 #define HUGE_PAGE 0x200000UL
@@ -51,8 +52,6 @@
 /* Few slots, so that what has been split has to be joined again. */
 #define NR_SLOTS 28
 #define NR_AS 2
-/* Seconds without progress after which something hangs. */
-#define PATIENCE 120
 
 #define MSR_SMBASE 0x9e
 #define APIC_ENABLE 0xc00		/* of the APIC base: enabled, as x2APIC */
@@ -132,31 +131,6 @@ static u64 now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
-}
-
-static char hung[256];			/* what is said when the alarm goes off */
-
-static void on_alarm(int sig)
-{
-	(void)sig;
-	if (write(STDOUT_FILENO, hung, strlen(hung)) < 0)
-		_exit(2);
-	_exit(1);
-}
-
-static u32 patience(void)
-{
-	return PATIENCE * env_number("PATIENCE", 1);
-}
-
-/* There is to be some progress in PATIENCE seconds; @what is named if there is not. */
-static void watch(const char *what)
-{
-	if (what)
-		snprintf(hung, sizeof(hung), "# %s: no progress in %u s\nBail out!\n",
-			 what, patience());
-	/* The library's, which is patient itself. */
-	alarm(PATIENCE);
 }
 
 /* -- the guest's memory ----------------------------------------------------- */
@@ -687,7 +661,7 @@ static int make_plan(struct plan *plan, const struct scenario *scenario, u64 see
 	int fd = -1, rc;
 	u32 i;
 
-	watch("plan");
+	tap_watch("plan");
 	memset(plan, 0, sizeof(*plan));
 	plan->steps = need(calloc(nr_changes + 1, sizeof(*plan->steps)));
 	rc = guest_create_vm(&guest);
@@ -698,7 +672,7 @@ static int make_plan(struct plan *plan, const struct scenario *scenario, u64 see
 	if (!rc)
 		rc = add_step(plan, old, new, 0);
 	for (i = 0; !rc && i < nr_changes; i++) {
-		watch(NULL);
+		tap_watch(NULL);
 		memcpy(old, new, sizeof(old));
 		next_change(world);
 		rc = apply(fd, world, &cmd);
@@ -1263,7 +1237,7 @@ static void phase_init(struct phase *phase, const struct scenario *scenario,
 	phase->scenario = scenario;
 	snprintf(phase->name, sizeof(phase->name), "%s.%s.%s", paging, scenario->name,
 		 name);
-	watch(phase->name);
+	tap_watch(phase->name);
 	phase->ns = need(calloc(nr_changes, sizeof(*phase->ns)));
 	fill_memory(scenario);
 	log_begin(phase);
@@ -1272,7 +1246,7 @@ static void phase_init(struct phase *phase, const struct scenario *scenario,
 /* Between two changes: some time, and now and then a lap of everybody. */
 static void let_run(struct phase *phase, struct rnd *rnd, u32 change, u64 patience)
 {
-	watch(NULL);
+	tap_watch(NULL);
 	usleep(rnd_below(rnd, 1000));
 	if (change % 8 == 7)
 		vcpus_await(phase, patience);
@@ -1416,7 +1390,7 @@ static int with_map(struct phase *phase, const struct plan *plan, u64 seed)
 		goto out;
 	}
 	vcpus_run(phase);
-	vcpus_await(phase, patience() * 1000);
+	vcpus_await(phase, tap_patience() * 1000);
 	for (i = 1; !rc && i < plan->nr_steps; i++) {
 		u64 start;
 
@@ -1427,9 +1401,9 @@ static int with_map(struct phase *phase, const struct plan *plan, u64 seed)
 		phase->calls += cmd.out_deletes + cmd.out_moves + cmd.out_creates;
 		if (!rc && !wrong)
 			wrong = check_apply(phase, &plan->steps[i], &cmd, i);
-		let_run(phase, &pauses, i, patience() * 1000);
+		let_run(phase, &pauses, i, tap_patience() * 1000);
 	}
-	vcpus_stop(phase, patience() * 1000);
+	vcpus_stop(phase, tap_patience() * 1000);
 	check_memory(phase);
 	for (i = 0; i < NR_VCPUS; i++) {
 		if (!block_of(i)->laps)
@@ -1450,8 +1424,6 @@ out:
 
 /* -- results ---------------------------------------------------------------- */
 
-static u32 results, failures;
-
 /* Returns the number of calls of a plan. */
 static u64 report_plan(const struct plan *plan, const char *paging, const char *name)
 {
@@ -1469,12 +1441,6 @@ static u64 report_plan(const struct plan *plan, const char *paging, const char *
 	printf("# %s.%s.creates %u calls\n", paging, name, sum.creates);
 	printf("# %s.%s.need_hold %u changes\n", paging, name, holds);
 	return step_calls(&sum);
-}
-
-static void result(bool ok, const char *name)
-{
-	printf("%s %u %s\n", ok ? "ok" : "not ok", ++results, name);
-	failures += !ok;
 }
 
 static int compare_u64(const void *a, const void *b)
@@ -1543,7 +1509,7 @@ static u64 run_scenario(const struct scenario *scenario, const char *paging, u64
 		if (!shown)
 			printf("# %s: nothing went wrong this time, by chance\n", phase.name);
 		/* What a dying VM was still to get is not counted. */
-		result(!rc && (phase.calls == calls || phase.events[VM_DEAD]), phase.name);
+		tap_result(!rc && (phase.calls == calls || phase.events[VM_DEAD]), phase.name);
 		free(phase.ns);
 	}
 
@@ -1558,7 +1524,7 @@ static u64 run_scenario(const struct scenario *scenario, const char *paging, u64
 	if (bare_us > 0)
 		printf("# %s.%s.ratio %.2f gpamap/bare\n", paging, scenario->name,
 		       map_us / bare_us);
-	result(!rc && !events && phase.calls == calls, phase.name);
+	tap_result(!rc && !events && phase.calls == calls, phase.name);
 	free(phase.ns);
 	free(plan.steps);
 	free(plan.calls);
@@ -1567,29 +1533,10 @@ static u64 run_scenario(const struct scenario *scenario, const char *paging, u64
 
 static void skip(const char *paging, const char *name, const char *phase)
 {
-	printf("ok %u %s.%s.%s # SKIP KVM has no address space for SMM\n", ++results,
-	       paging, name, phase);
-}
+	char text[64];
 
-/* Whether KVM uses nested paging. */
-static bool nested_paging(void)
-{
-	static const char *const names[] = {
-		"/sys/module/kvm_amd/parameters/npt",
-		"/sys/module/kvm_intel/parameters/ept",
-	};
-	u32 i;
-	int c = 'N';
-
-	for (i = 0; i < ARRAY_SIZE(names); i++) {
-		FILE *file = fopen(names[i], "re");
-
-		if (!file)
-			continue;
-		c = fgetc(file);
-		fclose(file);
-	}
-	return c == 'Y' || c == '1';
+	snprintf(text, sizeof(text), "%s.%s.%s", paging, name, phase);
+	tap_skip(text, "KVM has no address space for SMM");
 }
 
 static bool have_smm(void)
@@ -1606,20 +1553,17 @@ static bool have_smm(void)
 
 int main(void)
 {
-	const char *paging = nested_paging() ? "nested" : "shadow";
+	const char *paging = kvm_nested_paging() ? "nested" : "shadow";
 	u32 nr_changes = env_number("COMMITS", 100);
 	u64 seed = test_seed(), shown = 0;
 	bool smm = have_smm(), with_bare = env_number("BARE", 1);
 	u32 i;
 
-	setvbuf(stdout, NULL, _IOLBF, 0);
-	signal(SIGALRM, on_alarm);
 	sigaction(SIGUSR1, &(struct sigaction){ .sa_handler = on_kick }, NULL);
 	memory = map_memory();
 	pristine = map_memory();
 
-	printf("TAP version 13\n1..%zu\n", ARRAY_SIZE(scenarios) +
-	       (with_bare ? ARRAY_SIZE(scenarios) + 1 : 0));
+	tap_begin(ARRAY_SIZE(scenarios) + (with_bare ? ARRAY_SIZE(scenarios) + 1 : 0));
 	printf("# SEED=%llu COMMITS=%u\n", (unsigned long long)seed, nr_changes);
 	for (i = 0; i < ARRAY_SIZE(scenarios); i++) {
 		if (scenarios[i].smi && !smm) {
@@ -1632,7 +1576,7 @@ int main(void)
 	}
 	if (with_bare) {
 		printf("# %s.bare_events %llu events\n", paging, (unsigned long long)shown);
-		result(shown, "bare_is_seen_to_fail");
+		tap_result(shown, "bare_is_seen_to_fail");
 	}
-	return failures ? 1 : 0;
+	return tap_failures() ? 1 : 0;
 }

@@ -977,3 +977,23 @@ int kvm_vms(void)
 	closedir(dir);
 	return n;
 }
+
+bool kvm_nested_paging(void)
+{
+	static const char *const names[] = {
+		"/sys/module/kvm_amd/parameters/npt",
+		"/sys/module/kvm_intel/parameters/ept",
+	};
+	int c = 'N';
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		FILE *file = fopen(names[i], "re");
+
+		if (!file)
+			continue;
+		c = fgetc(file);
+		fclose(file);
+	}
+	return c == 'Y' || c == '1';
+}

@@ -97,7 +97,6 @@ struct gpamap_op op_cut_ahead(u32 id, bool on);
 struct gpamap_op op_space(u32 id, u32 kind, u32 root);
 struct gpamap_op op_memory_space(u32 id, u32 root, u32 as_id);
 struct gpamap_op op_space_destroy(u32 id);
-
 /* What is tied: with op_flags(op_doorbell(), GPAMAP_DOORBELL_REMOVE) a doorbell goes. */
 struct gpamap_op op_doorbell(u32 id, u64 offset, u32 len, int fd);
 struct gpamap_op op_doorbell_match(u32 id, u64 offset, u32 len, u64 value, int fd);
@@ -193,6 +192,8 @@ s64 module_param_get(const char *name);
 /* The references on the module, and the VMs that KVM has; or -errno. */
 int module_refcnt(void);
 int kvm_vms(void);
+/* Whether KVM's module was loaded to use nested paging. */
+bool kvm_nested_paging(void);
 
 /* -- macros for tests ------------------------------------------------------ */
 
