@@ -2,14 +2,17 @@
 /*
  * What a map takes is charged to the memory cgroup of the process that asks for it, and a
  * process that runs into the limit of its cgroup harms nobody else: it is killed wherever it
- * is, nothing of it is left, and a map outside works as ever.
+ * is, nothing of it is left, and a map outside works as ever. That holds for what KVM takes
+ * while a commit is undone, too, where nothing may be taken beyond the limit.
  *
  * In the machine that runs this the cgroup is one of version 2.
  */
 #include "harness.h"
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include "gpamap_util.h"
@@ -289,6 +292,318 @@ TEST_F_TIMEOUT(memcg, killed_at_the_limit, 240)
 		EXPECT_GE((int64_t)BLUR, memcg_used(&self->cg));
 		EXPECT_EQ(0, memcg_limit(&self->cg, U64_MAX));
 	}
+}
+
+/* -- undone while there is no memory ----------------------------------------- */
+
+/*
+ * Below the guest's own memory a slot whose reverse maps are megabytes, and behind it many
+ * small ones. All go in one commit, the large one first; the last is refused. So what the
+ * large one had is free until all others have been made again, and another process of the
+ * cgroup takes it.
+ */
+#define SMALLS 64
+#define LARGE_AT 0x100000000ULL
+#define SMALLS_AT (GUEST_BASE - 64 * MIB)
+#define LARGE_LEN (SMALLS_AT - LARGE_AT)
+#define SMALL_AT(_i) (SMALLS_AT + 2 * PAGE * (_i))
+/* Of a reverse map alone. */
+#define LARGE_COST (LARGE_LEN / PAGE * 8)
+#define IDS (2 * SMALLS)
+#define FOREIGN 400			/* an id that is not the map's */
+/* What may be used beyond the limit, and what the other process leaves free. */
+#define SLACK (512 * 1024)
+#define ROOM (256 * 1024)
+#define CHUNK (128 * 1024UL)
+
+enum { LARGE = MEM + 1, ALL, SMALL };
+
+/* What the three processes share. */
+struct scene {
+	bool built;			/* the VMM has its map */
+	bool waits;			/* the other process is in the cgroup */
+	u64 limit;			/* 0: not yet begun */
+	bool called;			/* the call has returned, */
+	int rc;				/* with this */
+	bool alone;			/* the other process is gone */
+	char why[256];			/* what is wrong, if anything is */
+};
+
+#define SEEN(_member) __atomic_load_n(&(_member), __ATOMIC_ACQUIRE)
+#define TELL(_member, _value) __atomic_store_n(&(_member), _value, __ATOMIC_RELEASE)
+
+/* Before whom the process is killed. */
+enum { NEVER = -1000, FIRST_OF_ALL = 1000 };
+
+static int oom_score(int score)
+{
+	char text[16];
+	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	int n = snprintf(text, sizeof(text), "%d", score), rc;
+
+	rc = fd < 0 || write(fd, text, n) != n;
+	close(fd);
+	return rc;
+}
+
+/* The other process: whatever becomes free in the cgroup it takes. */
+static void take_memory(struct memcg *cg, struct scene *scene, int score)
+{
+	u64 most = 2 * LARGE_COST, taken = 0;
+	char *mem;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	mem = mmap(NULL, most, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memcg_enter(cg) || oom_score(score) || mem == MAP_FAILED)
+		_exit(40);
+	TELL(scene->waits, true);
+	while (!SEEN(scene->called)) {
+		int64_t used = memcg_used(cg);
+
+		if (taken + CHUNK <= most && used >= 0 &&
+		    used + CHUNK + ROOM <= SEEN(scene->limit) &&
+		    !madvise(mem + taken, CHUNK, MADV_POPULATE_WRITE))
+			taken += CHUNK;
+		else
+			usleep(50);
+	}
+	_exit(0);
+}
+
+static int build(struct guest *guest, char *mem, char *large)
+{
+	struct gpamap_op ops[6 + 2 * SMALLS] = {
+		op_container(ROOT, U64_MAX),
+		op_container(ALL, U64_MAX),
+		op_ram(MEM, PAGE - 1, mem),
+		op_ram(LARGE, LARGE_LEN - 1, large),
+		op_add(LARGE, ALL, LARGE_AT, 0),
+		op_add(ALL, ROOT, 0, 0),
+	};
+	struct gpamap_op space = op_space(SPACE, GPAMAP_SPACE_MEMORY, ROOT);
+	u32 i, n = 6;
+	int fd, rc;
+
+	for (i = 0; i < SMALLS; i++) {
+		ops[n++] = op_alias(SMALL + i, MEM, 0, PAGE - 1);
+		ops[n++] = op_add(SMALL + i, ALL, SMALL_AT(i), 0);
+	}
+	rc = guest_create(guest);
+	if (rc)
+		return rc;
+	fd = map_open();
+	if (fd < 0)
+		return fd;
+	rc = _test_cmd_apply(fd, ops, n, NULL, NULL) ?:
+	     _test_cmd_apply(fd, &space, 1, NULL, NULL) ?:
+	     _test_cmd_attach(fd, guest->vm, 0, IDS);
+	return rc ?: fd;
+}
+
+/* KVM has the slots that the map tells of, and no others. */
+static const char *slots_wrong(struct guest *guest, int fd)
+{
+	u64 probes[3 + 2 * SMALLS] = { LARGE_AT, LARGE_AT + LARGE_LEN / 2,
+				       LARGE_AT + LARGE_LEN - PAGE };
+	u32 i, n = 3;
+
+	for (i = 0; i < SMALLS; i++) {
+		probes[n++] = SMALL_AT(i);
+		probes[n++] = SMALL_AT(i) + PAGE;
+	}
+	return guest_slots_diff(guest, fd, probes, n) ?:
+	       guest_places_diff(guest, fd, 0, FOREIGN, probes, n);
+}
+
+/* A call that failed with @rc is undone, or the map told as broken. NULL if so. */
+static const char *end_wrong(struct guest *guest, int fd, int rc,
+			     const struct snapshot *before, const struct gpamap_op *op)
+{
+	struct snapshot *after = snapshot_take(fd);
+	u32 state = query_info(fd).state;
+	const char *why;
+
+	if (!after)
+		return "QUERY failed";
+	if (rc == -EIO)
+		why = snapshot_diff_views(before, after);
+	else if (rc == -EINVAL || rc == -ENOMEM)
+		why = snapshot_diff(before, after);
+	else
+		why = "neither undone nor broken";
+	snapshot_free(after);
+	if (!why && state != (rc == -EIO ? GPAMAP_STATE_BROKEN | GPAMAP_STATE_ATTACHED :
+					   GPAMAP_STATE_ATTACHED))
+		why = "the state is not that of the error";
+	if (!why)
+		why = slots_wrong(guest, fd);
+	if (why)
+		return why;
+	/* With memory again: what is broken stays so, and what is not works. */
+	if (_test_cmd_apply(fd, op, 1, NULL, NULL) != (rc == -EIO ? -EIO : 0))
+		return "the same again, with memory, ends otherwise";
+	return slots_wrong(guest, fd);
+}
+
+static void undo_in_cgroup(struct memcg *cg, struct scene *scene, char *mem, int score)
+{
+	const struct gpamap_op op = op_enable(ALL, false);
+	struct snapshot *before;
+	struct guest guest;
+	const char *why;
+	char *large;
+	int fd, rc;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	large = mmap(NULL, LARGE_LEN, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (memcg_enter(cg) || oom_score(score) || large == MAP_FAILED)
+		_exit(40);
+	fd = build(&guest, mem, large);
+	if (fd < 0)
+		_exit(41);
+	before = snapshot_take(fd);
+	if (!before)
+		_exit(42);
+	TELL(scene->built, true);
+	wait_until(SEEN(scene->limit));
+	rc = _test_cmd_apply(fd, &op, 1, NULL, NULL);
+	scene->rc = rc;
+	TELL(scene->called, true);
+	wait_until(SEEN(scene->alone));
+	why = end_wrong(&guest, fd, rc, before, &op);
+	if (why)
+		snprintf(scene->why, sizeof(scene->why), "%s", why);
+	close(fd);
+	guest_destroy(&guest);
+	_exit(0);
+}
+
+/* Whether it has ended; then its status. */
+static bool ended(pid_t *pid, int *status)
+{
+	if (*pid > 0 && waitpid(*pid, status, WNOHANG) == *pid)
+		*pid = 0;
+	return !*pid;
+}
+
+static u64 largest(u64 a, int64_t b)
+{
+	return b > 0 && (u64)b > a ? (u64)b : a;
+}
+
+/*
+ * Once, with the scores of the VMM and the other process; @_short is set if there was no
+ * memory when there had to be.
+ */
+#define UNDO_WITHOUT_MEMORY(_vmm, _other, _short)				\
+	do {									\
+		struct scene *__s = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,	\
+					 MAP_SHARED | MAP_ANONYMOUS, -1, 0);	\
+		int64_t __events[2], __kills[2];				\
+		int __status = -1, __other_status = -1;				\
+		pid_t __other;							\
+		u64 __peak, __limit, __most = 0, __end;				\
+		ASSERT_NE(MAP_FAILED, __s);					\
+		START(undo_in_cgroup(&self->cg, __s, self->mem, _vmm));		\
+		while (!SEEN(__s->built) && !ended(&self->pid, &__status))	\
+			usleep(200);						\
+		ASSERT_NE(0, self->pid)						\
+			TH_LOG("the VMM ended with %x", __status);		\
+		__other = fork();						\
+		ASSERT_LE(0, __other);						\
+		if (!__other)							\
+			take_memory(&self->cg, __s, _other);			\
+		while (!SEEN(__s->waits) && !ended(&__other, &__other_status))	\
+			usleep(200);						\
+		ASSERT_NE(0, __other)						\
+			TH_LOG("the other ended with %x", __other_status);	\
+		ASSERT_EQ(0, module_param_set("fail_errno", EINVAL));		\
+		ASSERT_EQ(0, module_param_set("fail_nth", SMALLS + 1));		\
+		__events[0] = memcg_events(&self->cg, "max");			\
+		__kills[0] = memcg_events(&self->cg, "oom_kill");		\
+		__peak = largest(0, memcg_peak(&self->cg));			\
+		__limit = memcg_used(&self->cg) + MIB;				\
+		ASSERT_EQ(0, memcg_limit(&self->cg, __limit));			\
+		TELL(__s->limit, __limit);					\
+		__end = now_ms() + SOON;					\
+		while (!SEEN(__s->called) && !ended(&self->pid, &__status) &&	\
+		       now_ms() < __end) {					\
+			__most = largest(__most, memcg_used(&self->cg));	\
+			usleep(500);						\
+		}								\
+		__most = largest(__most, memcg_used(&self->cg));		\
+		/* Not what had been used before there was a limit. */		\
+		if (memcg_peak(&self->cg) > (int64_t)__peak)			\
+			__most = largest(__most, memcg_peak(&self->cg));	\
+		ASSERT_EQ(0, module_param_set("fail_nth", 0));			\
+		ASSERT_EQ(0, module_param_set("fail_errno", ENOMEM));		\
+		EXPECT_TRUE(SEEN(__s->called) || !self->pid)			\
+			TH_LOG("the call does not end");			\
+		EXPECT_GE(__limit + SLACK, __most)				\
+			TH_LOG("%lld KiB beyond the limit",			\
+			       (long long)(__most - __limit) / 1024);		\
+		__events[1] = memcg_events(&self->cg, "max");			\
+		__kills[1] = memcg_events(&self->cg, "oom_kill");		\
+		/* It may not have seen the end: the VMM is killed. */		\
+		TELL(__s->called, true);					\
+		if (__other > 0)						\
+			ASSERT_EQ(__other, waitpid(__other, &__other_status, 0)); \
+		ASSERT_EQ(0, memcg_limit(&self->cg, U64_MAX));			\
+		TELL(__s->alone, true);						\
+		if (self->pid > 0)						\
+			__status = reap(self);					\
+		else								\
+			close(self->socks[0]);					\
+		self->socks[0] = -1;						\
+		if (WIFSIGNALED(__status)) {					\
+			EXPECT_EQ(SIGKILL, WTERMSIG(__status));			\
+			EXPECT_LT(__kills[0], __kills[1]);			\
+			EXPECT_EQ((int)FIRST_OF_ALL, (int)(_vmm));		\
+		} else {							\
+			EXPECT_EQ(0, __status);					\
+			EXPECT_STREQ("", __s->why);				\
+		}								\
+		(_short) = __events[0] < __events[1];				\
+		TH_LOG("%s, %lld times at the limit, at the most %lld KiB of %llu", \
+		       WIFSIGNALED(__status) ? "killed" : strerror(-__s->rc),	\
+		       (long long)(__events[1] - __events[0]),			\
+		       (long long)__most / 1024,				\
+		       (unsigned long long)__limit / 1024);			\
+		munmap(__s, PAGE);						\
+		EXPECT_EQ(self->refs, settled(module_refcnt, self->refs));	\
+		EXPECT_EQ(self->vms, settled(kvm_vms, self->vms));		\
+	} while (0)
+
+/* The other process may come too late. */
+#define EXPECT_UNDONE_WITHOUT_MEMORY(_vmm, _other)				\
+	do {									\
+		bool __short = false;						\
+		int __round;							\
+		if (kvm_nested_paging())					\
+			SKIP(return, "a slot costs memory under shadow paging only"); \
+		for (__round = 0; __round < 10 && !__short && _metadata->passed;	\
+		     __round++)							\
+			UNDO_WITHOUT_MEMORY(_vmm, _other, __short);		\
+		EXPECT_TRUE(__short || !_metadata->passed)			\
+			TH_LOG("there always was memory");			\
+	} while (0)
+
+/* Nobody can be killed: there is no memory, and nothing that the kernel can do about it. */
+TEST_F_TIMEOUT(memcg, undone_without_memory, 240)
+{
+	EXPECT_UNDONE_WITHOUT_MEMORY(NEVER, NEVER);
+}
+
+TEST_F_TIMEOUT(memcg, killed_while_undone, 240)
+{
+	EXPECT_UNDONE_WITHOUT_MEMORY(FIRST_OF_ALL, NEVER);
+}
+
+/* It gets memory when the other is killed. */
+TEST_F_TIMEOUT(memcg, undone_when_another_is_killed, 240)
+{
+	EXPECT_UNDONE_WITHOUT_MEMORY(NEVER, FIRST_OF_ALL);
 }
 
 TEST_HARNESS_MAIN

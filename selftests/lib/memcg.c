@@ -80,12 +80,22 @@ int memcg_limit(const struct memcg *cg, u64 bytes)
 	return write_file(cg->dir, "memory.max", text);
 }
 
-int64_t memcg_used(const struct memcg *cg)
+static int64_t read_number(const struct memcg *cg, const char *name)
 {
 	char text[32];
-	int rc = read_file(cg, "memory.current", text, sizeof(text));
+	int rc = read_file(cg, name, text, sizeof(text));
 
 	return rc ?: strtoll(text, NULL, 10);
+}
+
+int64_t memcg_used(const struct memcg *cg)
+{
+	return read_number(cg, "memory.current");
+}
+
+int64_t memcg_peak(const struct memcg *cg)
+{
+	return read_number(cg, "memory.peak");
 }
 
 int64_t memcg_events(const struct memcg *cg, const char *what)

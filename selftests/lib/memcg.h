@@ -24,6 +24,8 @@ int memcg_limit(const struct memcg *cg, u64 bytes);
 
 /* Bytes in use; -errno. */
 int64_t memcg_used(const struct memcg *cg);
+/* The most that there ever were; -ENOENT where the kernel does not tell. */
+int64_t memcg_peak(const struct memcg *cg);
 /* A counter of memory.events, such as "oom_kill"; -errno. */
 int64_t memcg_events(const struct memcg *cg, const char *what);
 
