@@ -342,6 +342,14 @@ static struct kvm_io_bus *bus_make(struct kvm *kvm, struct gpamap_bus_device *de
 	return new;
 }
 
+static int lock_slots(struct kvm *kvm, const unsigned long *deadline)
+{
+	if (deadline)
+		return gpamap_lock_within(&kvm->slots_lock, *deadline);
+	mutex_lock(&kvm->slots_lock);
+	return 0;
+}
+
 /*
  * Does a change, wherever other devices are, on all buses or, with an error, on none: -ENOMEM,
  * and -EBUSY or -EINTR if there is a @deadline (not NULL). vCPUs are held: none is in an access, or
@@ -353,15 +361,12 @@ int gpamap_vm_bus_apply(struct gpamap_vm *vm, struct gpamap_bus_change *change,
 	struct kvm_io_bus *new[GPAMAP_NR_BUSES] = { NULL };
 	struct bus_plan plan[GPAMAP_NR_BUSES] = { { NULL } };
 	struct kvm *kvm = gpamap_vm_kvm(vm);
-	int rc = 0;
 	u32 bus;
+	int rc;
 
 	if (!change->buses)
 		return 0;
-	if (deadline)
-		rc = gpamap_lock_within(&kvm->slots_lock, *deadline);
-	else
-		mutex_lock(&kvm->slots_lock);
+	rc = lock_slots(kvm, deadline);
 	if (rc)
 		return rc;
 	for (bus = 0; !rc && bus < GPAMAP_NR_BUSES; bus++) {
