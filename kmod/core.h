@@ -246,12 +246,6 @@ enum gpamap_op_fields {
 	GPAMAP_F_FD = 1 << 14,
 };
 
-/* Whether @op is about what is tied to a region. */
-static inline bool gpamap_op_is_tie(u32 code)
-{
-	return code >= GPAMAP_OP_DOORBELL && code <= GPAMAP_OP_UNTIE;
-}
-
 /* A memslot, wanted or existing. */
 struct gpamap_slot {
 	u64 gpa;

@@ -25,6 +25,7 @@ static const struct gpamap_tie_kind * const kinds[] = {
 	[GPAMAP_OP_UNTIE - GPAMAP_OP_DOORBELL] = &untie_kind,
 };
 
+/* NULL for operations that are not about what is tied. */
 static const struct gpamap_tie_kind *find_kind(u32 code)
 {
 	u32 nr = code - GPAMAP_OP_DOORBELL;
@@ -197,7 +198,7 @@ bool gpamap_ties_changed(const struct gpamap_txn *txn)
 	u32 i;
 
 	for (i = 0; i < txn->nr; i++)
-		if (gpamap_op_is_tie(txn->log[i].code))
+		if (find_kind(txn->log[i].code))
 			return true;
 	return false;
 }
