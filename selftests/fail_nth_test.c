@@ -932,7 +932,7 @@ TEST_F_TIMEOUT(fail_nth, ring, 120)
 TEST_F_TIMEOUT(fail_nth, watch, 120)
 {
 	struct gpamap_watch cmd = { .size = sizeof(cmd) };
-	int refs = module_refcnt(), fd, free_fd;
+	int refs = module_refcnt("gpamap"), fd, free_fd;
 	struct env *e = &self->e;
 	bool injected = true;
 	u64 since = now_ms();
@@ -956,7 +956,7 @@ TEST_F_TIMEOUT(fail_nth, watch, 120)
 		/* The same each time: none was taken in vain. */
 		ASSERT_EQ(free_fd, fd);
 		close(fd);
-		EXPECT_EQ(refs, module_refcnt());
+		EXPECT_EQ(refs, module_refcnt("gpamap"));
 	}
 	count_points("WATCH", n - 2, failed, 0, since);
 }
@@ -1026,7 +1026,7 @@ TEST_F_TIMEOUT(fail_nth, mmap, 120)
 
 TEST_F_TIMEOUT(fail_nth, open, 120)
 {
-	int refs = module_refcnt(), fd;
+	int refs = module_refcnt("gpamap"), fd;
 	bool injected = true;
 	u64 since = now_ms();
 	u32 n, failed = 0;
@@ -1039,14 +1039,14 @@ TEST_F_TIMEOUT(fail_nth, open, 120)
 			EXPECT_TRUE(injected);
 			EXPECT_TRUE(fd == -ENOMEM || fd == -EFAULT) TH_LOG("%d", fd);
 			failed++;
-			EXPECT_EQ(refs, module_refcnt());
+			EXPECT_EQ(refs, module_refcnt("gpamap"));
 			fd = map_open();
 			ASSERT_LE(0, fd);
 		}
-		EXPECT_EQ(refs + 1, module_refcnt());
+		EXPECT_EQ(refs + 1, module_refcnt("gpamap"));
 		test_cmd_apply(fd, op_container(ROOT, U64_MAX));
 		close(fd);
-		EXPECT_EQ(refs, module_refcnt());
+		EXPECT_EQ(refs, module_refcnt("gpamap"));
 	}
 	count_points("open", n - 2, failed, 0, since);
 }
@@ -1070,7 +1070,7 @@ TEST_F_TIMEOUT(fail_nth, close, 300)
 		injected = disarm();
 		EXPECT_EQ(0, rc);
 		EXPECT_EQ(0, scratch_find(NULL, NULL)) TH_LOG("point %u", n);
-		EXPECT_EQ(refcnt_before, module_refcnt()) TH_LOG("point %u", n);
+		EXPECT_EQ(refcnt_before, module_refcnt("gpamap")) TH_LOG("point %u", n);
 		EXPECT_EQ((int)GUEST_MMIO, (int)guest_write(&e->guest, DEV_A, 4, 0).how);
 		EXPECT_EQ(0u, rung(e));
 		/* The slots are the VMM's now. */

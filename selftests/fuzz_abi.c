@@ -1307,11 +1307,11 @@ static bool nothing_left(int refs, int vms)
 {
 	u64 end = now_ms() + 20000 * env_number("PATIENCE", 1);
 
-	while (now_ms() < end && (module_refcnt() != refs || kvm_vms() != vms))
+	while (now_ms() < end && (module_refcnt("gpamap") != refs || kvm_vms() != vms))
 		usleep(10000);
-	printf("# references %d, before %d; VMs %d, before %d\n", module_refcnt(), refs,
+	printf("# references %d, before %d; VMs %d, before %d\n", module_refcnt("gpamap"), refs,
 	       kvm_vms(), vms);
-	return module_refcnt() == refs && kvm_vms() == vms;
+	return module_refcnt("gpamap") == refs && kvm_vms() == vms;
 }
 
 static int results;
@@ -1324,7 +1324,7 @@ static bool result(const char *name, bool good)
 
 int main(int argc, char **argv)
 {
-	int refs = module_refcnt(), vms = kvm_vms();
+	int refs = module_refcnt("gpamap"), vms = kvm_vms();
 	bool good;
 
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,

@@ -61,6 +61,14 @@ static const char *read_log(char *log, size_t len)
 	return n < 0 ? "no log" : log;
 }
 
+/* Instances that there are: an instance goes some time after its map was closed. */
+static int instances(void)
+{
+	return module_refcnt(MODULE);
+}
+
+#define EXPECT_NO_INSTANCE_LEFT() EXPECT_EQ(0, settled(instances, 0))
+
 #define EXPECT_LOG(_want)							\
 	EXPECT_STREQ(_want, read_log(self->log, sizeof(self->log)))
 
@@ -93,6 +101,7 @@ FIXTURE_TEARDOWN(handler)
 	munmap(self->io, GUEST_IO_LEN);
 	munmap(self->mem, PAGE);
 	EXPECT_NO_MAP_LEFT();
+	EXPECT_NO_INSTANCE_LEFT();
 }
 
 #define apply(...) test_cmd_apply(self->fd, __VA_ARGS__)
@@ -515,7 +524,7 @@ TEST_F(handler, module_stays_while_used)
 	EXPECT_EQ(-EWOULDBLOCK, unload());
 	close(self->fd);
 	self->fd = -1;
-	EXPECT_NO_MAP_LEFT();
+	EXPECT_NO_INSTANCE_LEFT();
 	EXPECT_LOG("create 0\ncreate 0\ndestroy\ndestroy\n");
 	EXPECT_EQ(0, unload());
 	EXPECT_EQ(0, load());

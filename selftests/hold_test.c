@@ -1320,7 +1320,7 @@ FIXTURE(child) {
 #define EXPECT_NOTHING_LEFT()							\
 	do {									\
 		EXPECT_EQ(self->vms, kvm_vms());				\
-		EXPECT_EQ(self->refs, module_refcnt());				\
+		EXPECT_EQ(self->refs, module_refcnt("gpamap"));				\
 	} while (0)
 
 /* What such a VMM tells its parent. */
@@ -1336,7 +1336,7 @@ FIXTURE_SETUP(child)
 {
 	ASSERT_EQ(0, module_param_set("hold_timeout_ms", FOREVER));
 	self->vms = kvm_vms();
-	self->refs = module_refcnt();
+	self->refs = module_refcnt("gpamap");
 	self->shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, (void *)self->shared);

@@ -305,7 +305,7 @@ TEST_F(life, passed_by_scm_rights)
 	/* The last reference is in a socket that nobody reads. */
 	ASSERT_EQ(0, fd_send(socks[0], self->s.fd));
 	close_one(&self->s, CLOSE_MAP);
-	EXPECT_LT(refcnt_before, module_refcnt());
+	EXPECT_LT(refcnt_before, module_refcnt("gpamap"));
 	close(socks[0]);
 	close(socks[1]);
 	EXPECT_GUEST_RAM(&self->s.guest, A, 0xa000);
@@ -328,7 +328,7 @@ static void __attribute__((constructor)) executed_again(void)
 	fd = atoi(value);
 	if (fd < 0) {
 		/* All was closed by exec. */
-		_exit(module_refcnt() == atoi(getenv("LIFETIME_TEST_REFS")) ? 0 : 1);
+		_exit(module_refcnt("gpamap") == atoi(getenv("LIFETIME_TEST_REFS")) ? 0 : 1);
 	}
 	if (query_info(fd).state != GPAMAP_STATE_ATTACHED)
 		_exit(2);
@@ -358,7 +358,7 @@ TEST_F(life, exec_closes)
 	ASSERT_LE(0, pid);
 	if (!pid) {
 		if (guest_create(&self->s.guest) || setup_map(&self->s) ||
-		    module_refcnt() == refcnt_before)
+		    module_refcnt("gpamap") == refcnt_before)
 			_exit(31);
 		exec_again(-1);
 	}

@@ -69,7 +69,7 @@ FIXTURE_SETUP(memcg)
 		       op_add(MEM, ROOT, A, 0), op_space(SPACE, GPAMAP_SPACE_MEMORY, ROOT));
 	test_cmd_attach(self->fd, self->guest.vm, 0, 64);
 	ASSERT_EQ(0, memcg_create(&self->cg, "memcg_test"));
-	self->refs = module_refcnt();
+	self->refs = module_refcnt("gpamap");
 	self->vms = kvm_vms();
 }
 
@@ -283,7 +283,7 @@ TEST_F_TIMEOUT(memcg, killed_at_the_limit, 240)
 		EXPECT_EQ(SIGKILL, WTERMSIG(status));
 		EXPECT_LT(kills, memcg_events(&self->cg, "oom_kill"));
 		kills = memcg_events(&self->cg, "oom_kill");
-		EXPECT_EQ(self->refs, module_refcnt());
+		EXPECT_EQ(self->refs, module_refcnt("gpamap"));
 		EXPECT_EQ(self->vms, kvm_vms());
 		/* Nothing is charged any more but what the kernel keeps for the next. */
 		latest = now_ms() + SOON;
@@ -571,7 +571,7 @@ static u64 largest(u64 a, int64_t b)
 		       (long long)__most / 1024,				\
 		       (unsigned long long)__limit / 1024);			\
 		munmap(__s, PAGE);						\
-		EXPECT_EQ(self->refs, settled(module_refcnt, self->refs));	\
+		EXPECT_EQ(self->refs, settled(gpamap_refcnt, self->refs));	\
 		EXPECT_EQ(self->vms, settled(kvm_vms, self->vms));		\
 	} while (0)
 

@@ -598,7 +598,7 @@ TEST_F_TIMEOUT(rollback, broken_by_commit, 240)
 	u32 nr = make_changes(changes), i, smm, broken = 0;
 	int n, cost, refs;
 
-	refs = module_refcnt();
+	refs = module_refcnt("gpamap");
 	for (smm = 0; smm < 2; smm++) {
 		BEGIN_ANEW(smm);
 		for (i = 0; i < nr && _metadata->passed; i++) {
@@ -616,7 +616,7 @@ TEST_F_TIMEOUT(rollback, broken_by_commit, 240)
 		}
 	}
 	/* None of them is left. */
-	EXPECT_EQ(refs, module_refcnt());
+	EXPECT_EQ(refs, module_refcnt("gpamap"));
 	TH_LOG("broken %u times", broken);
 	EXPECT_LT(10u, broken);
 }

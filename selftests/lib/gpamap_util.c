@@ -950,11 +950,14 @@ s64 module_param_get(const char *name)
 	return value;
 }
 
-int module_refcnt(void)
+int module_refcnt(const char *module)
 {
-	FILE *file = fopen("/sys/module/gpamap/refcnt", "re");
+	char path[128];
+	FILE *file;
 	int n;
 
+	snprintf(path, sizeof(path), "/sys/module/%s/refcnt", module);
+	file = fopen(path, "re");
 	if (!file)
 		return -errno;
 	if (fscanf(file, "%d", &n) != 1)

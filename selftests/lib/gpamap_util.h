@@ -189,8 +189,8 @@ int scratch_unmap(void);
 int module_param_set(const char *name, u64 value);
 s64 module_param_get(const char *name);
 
-/* The references on the module, and the VMs that KVM has; or -errno. */
-int module_refcnt(void);
+/* The references on a module, and the VMs that KVM has; or -errno. */
+int module_refcnt(const char *module);
 int kvm_vms(void);
 /* Whether KVM's module was loaded to use nested paging. */
 bool kvm_nested_paging(void);

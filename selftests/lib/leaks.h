@@ -17,9 +17,14 @@
 /* Before any test runs. */
 static int refcnt_before = -1, vms_before = -1;
 
+static inline int gpamap_refcnt(void)
+{
+	return module_refcnt("gpamap");
+}
+
 static void __attribute__((constructor)) note_refcnt(void)
 {
-	refcnt_before = module_refcnt();
+	refcnt_before = gpamap_refcnt();
 	vms_before = kvm_vms();
 }
 
@@ -37,7 +42,7 @@ static inline int settled(int (*count)(void), int want)
 #define EXPECT_NO_MAP_LEFT()							\
 	do {									\
 		EXPECT_LE(0, refcnt_before);					\
-		EXPECT_EQ(refcnt_before, settled(module_refcnt, refcnt_before));	\
+		EXPECT_EQ(refcnt_before, settled(gpamap_refcnt, refcnt_before));	\
 	} while (0)
 
 #define EXPECT_NOTHING_LEFT()							\
