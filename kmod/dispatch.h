@@ -40,6 +40,7 @@ const struct gpamap_range *gpamap_snapshot_find(const struct gpamap_snapshot *sn
 						u32 space, u64 addr);
 
 /* exits.c */
+void gpamap_exits_layout(struct gpamap_layout *layout);
 int gpamap_exits_mmap(struct gpamap_dispatch *dispatch, struct vm_area_struct *vma);
 void gpamap_exit_tell(struct gpamap_dispatch *dispatch, u32 vcpu_id,
 		      const struct gpamap_exit *exit);

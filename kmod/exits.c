@@ -13,6 +13,16 @@
 
 #define PER_PAGE (PAGE_SIZE / sizeof(struct gpamap_exit))
 
+void gpamap_exits_layout(struct gpamap_layout *layout)
+{
+	*layout = (struct gpamap_layout){
+		.area = GPAMAP_AREA_EXITS,
+		.version = GPAMAP_LAYOUT_VERSION,
+		.record_size = sizeof(struct gpamap_exit),
+		.block_size = PAGE_SIZE,
+	};
+}
+
 void gpamap_exit_tell(struct gpamap_dispatch *dispatch, u32 vcpu_id,
 		      const struct gpamap_exit *exit)
 {

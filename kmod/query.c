@@ -28,7 +28,7 @@ static int fill_info(struct gpamap *map, struct gpamap_query *cmd, void *out)
 			    GPAMAP_FEATURE_CUT_AHEAD | GPAMAP_FEATURE_DOORBELL |
 			    GPAMAP_FEATURE_REGISTERS | GPAMAP_FEATURE_HANDLER |
 			    GPAMAP_FEATURE_POLICY | GPAMAP_FEATURE_RINGS |
-			    GPAMAP_FEATURE_TIES,
+			    GPAMAP_FEATURE_TIES | GPAMAP_FEATURE_LAYOUT,
 		.generation = map->generation,
 		.state = (map->vm ? GPAMAP_STATE_ATTACHED : 0) |
 			 (map->broken ? GPAMAP_STATE_BROKEN : 0),
@@ -190,6 +190,18 @@ static int fill_counters(struct gpamap *map, struct gpamap_query *cmd, void *out
 	return nr;
 }
 
+static int fill_layout(struct gpamap *map, struct gpamap_query *cmd, void *out)
+{
+	struct gpamap_layout *layout = out;
+
+	if (out) {
+		gpamap_exits_layout(&layout[0]);
+		gpamap_registers_layout(&layout[1]);
+		gpamap_ring_layout(&layout[2]);
+	}
+	return 3;
+}
+
 static const struct {
 	u32 size;		/* of a record as this kernel knows it */
 	u32 min_size;		/* of its first version */
@@ -209,6 +221,8 @@ static const struct {
 		offsetofend(struct gpamap_stats, rollbacks), fill_stats },
 	[GPAMAP_QUERY_COUNTERS] = { sizeof(struct gpamap_counters),
 		offsetofend(struct gpamap_counters, posted), fill_counters },
+	[GPAMAP_QUERY_LAYOUT] = { sizeof(struct gpamap_layout),
+		offsetofend(struct gpamap_layout, block_size), fill_layout },
 };
 
 static int copy_records(const struct gpamap_query *cmd, const void *records, u32 size)

@@ -32,6 +32,15 @@ struct gpamap_registers_page {
 	u8 what[PAGE_SIZE];		/* by offset: kind and length; 0 for nothing */
 };
 
+void gpamap_registers_layout(struct gpamap_layout *layout)
+{
+	*layout = (struct gpamap_layout){
+		.area = GPAMAP_AREA_REGISTERS,
+		.version = GPAMAP_LAYOUT_VERSION,
+		.record_size = PAGE_SIZE,
+	};
+}
+
 /* The length is 1, 2, 4 or 8, and the address aligned to it. */
 #define by_length(_len, _do)							\
 	do {									\

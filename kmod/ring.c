@@ -50,6 +50,17 @@ struct gpamap_ring_buffer {
 	u64 seq;			/* of the next entry; the lower half is the head */
 };
 
+void gpamap_ring_layout(struct gpamap_layout *layout)
+{
+	*layout = (struct gpamap_layout){
+		.area = GPAMAP_AREA_RING,
+		.version = GPAMAP_LAYOUT_VERSION,
+		.header_size = sizeof(struct gpamap_ring_header),
+		.first = PAGE_SIZE,
+		.record_size = sizeof(struct gpamap_ring_entry),
+	};
+}
+
 static u32 ring_pages(u32 nr_entries)
 {
 	return 1 + PAGE_ALIGN(nr_entries * sizeof(struct gpamap_ring_entry)) / PAGE_SIZE;
@@ -152,6 +163,8 @@ static struct gpamap_ring_buffer *ring_alloc(const struct gpamap_ring *cmd,
 	ring->header->nr_entries = cmd->nr_entries;
 	ring->header->entry_size = sizeof(*ring->entries);
 	ring->header->entries = PAGE_SIZE;
+	ring->header->version = GPAMAP_LAYOUT_VERSION;
+	ring->header->header_size = sizeof(*ring->header);
 	refcount_set(&ring->refs, 1);
 	ring->nr_entries = cmd->nr_entries;
 	ring->watermark = cmd->watermark;

@@ -127,6 +127,7 @@ void gpamap_doorbells_free(struct gpamap_io *io);
 
 /* registers.c */
 extern const struct gpamap_tie_kind gpamap_registers_kind;
+void gpamap_registers_layout(struct gpamap_layout *layout);
 int gpamap_registers_mmap(struct gpamap_ties *ties, struct gpamap_tree *tree,
 			  struct vm_area_struct *vma);
 bool gpamap_registers_has(const struct gpamap_io *io, u64 offset, u32 len);
@@ -144,6 +145,7 @@ void gpamap_handler_put(struct gpamap_handler_use *use);
 /* ring.c */
 extern const struct gpamap_tie_kind gpamap_post_kind;
 int gpamap_ring_change(struct gpamap_ties *ties, const struct gpamap_ring *cmd);
+void gpamap_ring_layout(struct gpamap_layout *layout);
 int gpamap_ring_mmap(struct gpamap_ties *ties, struct vm_area_struct *vma);
 bool gpamap_ring_drained(const struct gpamap_io *io);
 bool gpamap_ring_post(const struct gpamap_io *io, u32 region, u64 offset, u32 len, u64 value);

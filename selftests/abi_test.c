@@ -1758,7 +1758,8 @@ TEST_F(empty, query_info)
 		  GPAMAP_FEATURE_HOLD | GPAMAP_FEATURE_DRY_RUN | GPAMAP_FEATURE_STATS |
 		  GPAMAP_FEATURE_CUT_AHEAD | GPAMAP_FEATURE_DOORBELL |
 		  GPAMAP_FEATURE_REGISTERS | GPAMAP_FEATURE_HANDLER |
-		  GPAMAP_FEATURE_POLICY | GPAMAP_FEATURE_RINGS | GPAMAP_FEATURE_TIES,
+		  GPAMAP_FEATURE_POLICY | GPAMAP_FEATURE_RINGS | GPAMAP_FEATURE_TIES |
+		  GPAMAP_FEATURE_LAYOUT,
 		  info.features);
 	EXPECT_EQ(0u, info.generation);
 	EXPECT_EQ(0u, info.state);
@@ -1811,6 +1812,8 @@ static const struct {
 	{ GPAMAP_QUERY_RANGES, SPACE, 5 },
 	{ GPAMAP_QUERY_RANGES, VIEW, 1 },
 	{ GPAMAP_QUERY_SLOTS, 0, 4 },
+	{ GPAMAP_QUERY_STATS, 0, 1 },
+	{ GPAMAP_QUERY_LAYOUT, 0, 3 },
 };
 
 TEST_F(abi, query_short)
@@ -1893,9 +1896,26 @@ TEST_F(abi, query_record_size)
 	}
 }
 
+/* The areas in their order, whatever the map is like. */
+TEST_F(abi, query_layout)
+{
+	struct gpamap_layout layouts[3];
+	const struct gpamap_layout want[] = {
+		{ GPAMAP_AREA_EXITS, 1, 0, 0, sizeof(struct gpamap_exit), PAGE },
+		{ GPAMAP_AREA_REGISTERS, 1, 0, 0, PAGE, 0 },
+		{ GPAMAP_AREA_RING, 1, sizeof(struct gpamap_ring_header), PAGE,
+		  sizeof(struct gpamap_ring_entry), 0 },
+	};
+	u32 count = ARRAY_SIZE(layouts);
+
+	test_cmd_query(self->fd, GPAMAP_QUERY_LAYOUT, 0, layouts, sizeof(layouts[0]), &count);
+	ASSERT_EQ(ARRAY_SIZE(layouts), count);
+	EXPECT_EQ(0, memcmp(want, layouts, sizeof(want)));
+}
+
 TEST_F(abi, query_bad)
 {
-	static const u32 whats[] = { 0, 8, 9, 100, INT_MAX, UINT_MAX };
+	static const u32 whats[] = { 0, 9, 10, 100, INT_MAX, UINT_MAX };
 	static unsigned char buf[4096];
 	u32 i, count;
 

@@ -682,6 +682,8 @@ TEST_F_TIMEOUT(fail_nth, query_and_lookup, 120)
 		[GPAMAP_QUERY_INFO] = "QUERY info", [GPAMAP_QUERY_REGIONS] = "QUERY regions",
 		[GPAMAP_QUERY_SPACES] = "QUERY spaces", [GPAMAP_QUERY_RANGES] = "QUERY ranges",
 		[GPAMAP_QUERY_SLOTS] = "QUERY slots", [GPAMAP_QUERY_STATS] = "QUERY stats",
+		[GPAMAP_QUERY_COUNTERS] = "QUERY counters",
+		[GPAMAP_QUERY_LAYOUT] = "QUERY layout",
 	};
 	struct call call = { .run = run_lookup, .name = "LOOKUP" };
 	u32 what;
@@ -689,7 +691,7 @@ TEST_F_TIMEOUT(fail_nth, query_and_lookup, 120)
 	sweep(_metadata, &self->e, &call);
 	call.run = run_query;
 	call.arg = &what;
-	for (what = GPAMAP_QUERY_INFO; what <= GPAMAP_QUERY_STATS; what++) {
+	for (what = GPAMAP_QUERY_INFO; what <= GPAMAP_QUERY_LAYOUT; what++) {
 		call.name = names[what];
 		sweep(_metadata, &self->e, &call);
 	}

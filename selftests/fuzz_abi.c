@@ -449,7 +449,7 @@ static void call_apply(struct rnd *r, int fd)
 
 static void call_query(struct rnd *r, int fd)
 {
-	u32 what = 1 + rnd_below(r, 7);
+	u32 what = 1 + rnd_below(r, GPAMAP_QUERY_LAYOUT);
 	u64 records[4 * 1024];
 	struct gpamap_query cmd = {
 		.size = sizeof(cmd),

@@ -240,6 +240,8 @@ TEST_F(ring, entries)
 	EXPECT_EQ(16u, ring->nr_entries);
 	EXPECT_EQ(sizeof(struct gpamap_ring_entry), ring->entry_size);
 	EXPECT_EQ(PAGE, ring->entries);
+	EXPECT_EQ((u32)GPAMAP_LAYOUT_VERSION, ring->version);
+	EXPECT_EQ(sizeof(struct gpamap_ring_header), ring->header_size);
 	EXPECT_WRITE_LEAVES(A, V);
 	add_post(DEV, RING);
 	for (i = 0; i < ARRAY_SIZE(lengths); i++)

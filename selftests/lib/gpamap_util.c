@@ -137,6 +137,8 @@ u32 record_size_of(u32 what)
 		return sizeof(struct gpamap_stats);
 	case GPAMAP_QUERY_COUNTERS:
 		return sizeof(struct gpamap_counters);
+	case GPAMAP_QUERY_LAYOUT:
+		return sizeof(struct gpamap_layout);
 	}
 	return 0;
 }

@@ -481,6 +481,7 @@ struct gpamap_apply {
  * @GPAMAP_QUERY_STATS: One struct gpamap_stats
  * @GPAMAP_QUERY_COUNTERS: struct gpamap_counters of all regions that have something tied
  *	to them, by id
+ * @GPAMAP_QUERY_LAYOUT: struct gpamap_layout of each enum gpamap_area, in that order
  */
 enum gpamap_query_what {
 	GPAMAP_QUERY_INFO = 1,
@@ -490,6 +491,7 @@ enum gpamap_query_what {
 	GPAMAP_QUERY_SLOTS = 5,
 	GPAMAP_QUERY_STATS = 6,
 	GPAMAP_QUERY_COUNTERS = 7,
+	GPAMAP_QUERY_LAYOUT = 8,
 };
 
 /**
@@ -720,8 +722,8 @@ enum gpamap_registers_flags {
  * the host. A write to a register can ring a doorbell too, after it was stored: that is how
  * the VMM hears of it.
  *
- * The page is mapped with mmap(), MAP_SHARED, one page long, at the offset @region times
- * the size of a page; the VMM reads and writes it as it likes. The mapping keeps the map
+ * The page is mapped with mmap(), MAP_SHARED, at the offset @region times the size of a page,
+ * as long as struct gpamap_layout says, which is one page; the VMM reads and writes it as it likes. The mapping keeps the map
  * open, and the page for itself when the registers are removed. mmap() says ENOENT if the
  * region has no registers, EINVAL for another length or a private mapping.
  *
@@ -839,8 +841,9 @@ struct gpamap_policy {
  * @hva: The host memory of @addr; 0 if the region has none
  * @__reserved: 0
  *
- * mmap() of the map at offset 0, MAP_SHARED, of one page up to GPAMAP_MAX_EXIT_PAGES, is an
- * array of these, one for each id of a vCPU (what KVM_CREATE_VCPU was given). Before
+ * mmap() of the map at offset 0, MAP_SHARED, of one page up to GPAMAP_MAX_EXIT_PAGES, gives
+ * one of these for each id of a vCPU (what KVM_CREATE_VCPU was given), at the place that
+ * struct gpamap_layout says. Before
  * KVM_RUN returns with KVM_EXIT_MMIO or KVM_EXIT_IO for an access to a region that has
  * anything tied to it (a policy, a doorbell, registers, a handler, a ring), the record of the
  * vCPU is written. The VMM compares @space and @addr with those of the exit, and sets @region to
@@ -888,8 +891,8 @@ enum gpamap_ring_flags {
  * to one ring are a group.
  *
  * The ring is mapped with mmap(), MAP_SHARED, at the offset (GPAMAP_RING_PGOFF | @id) times
- * the size of a page: one page with struct gpamap_ring_header, and the entries, rounded up
- * to whole pages; exactly that long. The offset needs 64 bits: 32-bit programs cannot map
+ * the size of a page: struct gpamap_ring_header, and the entries, rounded up to whole pages;
+ * exactly as long as struct gpamap_layout says. The offset needs 64 bits: 32-bit programs cannot map
  * a ring. The mapping keeps the map open, and the memory for itself when the ring is
  * removed. mmap() says ENOENT if there is no such ring, EINVAL for another length or a
  * private mapping.
@@ -923,6 +926,8 @@ struct gpamap_ring {
  * @nr_entries: As given
  * @entry_size: Bytes from one entry to the next
  * @entries: Bytes from the header to the first entry
+ * @version: GPAMAP_LAYOUT_VERSION
+ * @header_size: Bytes of this structure as the kernel has it
  * @__reserved: 0
  * @tail: How many of them were taken, modulo 2^32. The VMM's to write: store release, after
  *	what the entry asked for is done
@@ -937,7 +942,9 @@ struct gpamap_ring_header {
 	__u32 nr_entries;
 	__u32 entry_size;
 	__u32 entries;
-	__u32 __reserved[12];
+	__u32 version;
+	__u32 header_size;
+	__u32 __reserved[10];
 	__u32 tail;
 	__u32 __reserved2[15];
 };
@@ -1039,6 +1046,7 @@ enum gpamap_features {
 	GPAMAP_FEATURE_POLICY = 1 << 10,
 	GPAMAP_FEATURE_RINGS = 1 << 11,
 	GPAMAP_FEATURE_TIES = 1 << 12,
+	GPAMAP_FEATURE_LAYOUT = 1 << 13,
 };
 
 /**
@@ -1228,6 +1236,48 @@ struct gpamap_counters {
 	__aligned_u64 exits;
 	__aligned_u64 doorbells;
 	__aligned_u64 posted;
+};
+
+/**
+ * enum gpamap_area - Memory that the kernel shares with the VMM
+ * @GPAMAP_AREA_EXITS: Records of struct gpamap_exit
+ * @GPAMAP_AREA_REGISTERS: The page of a region's registers (struct gpamap_registers)
+ * @GPAMAP_AREA_RING: A ring (struct gpamap_ring)
+ */
+enum gpamap_area {
+	GPAMAP_AREA_EXITS = 1,
+	GPAMAP_AREA_REGISTERS = 2,
+	GPAMAP_AREA_RING = 3,
+};
+
+/* gpamap_layout.version of all areas, as this header describes them. */
+#define GPAMAP_LAYOUT_VERSION 1
+
+/**
+ * struct gpamap_layout - How an area is laid out (GPAMAP_QUERY_LAYOUT)
+ * @area: enum gpamap_area
+ * @version: GPAMAP_LAYOUT_VERSION. With another one nothing that this header says of the area
+ *	needs to be true: do not use it. It stays the same while sizes grow
+ * @header_size: Bytes of the header that the area begins with; 0 if it has none
+ * @first: Bytes from the begin of the mapping to the first record, or to the registers
+ * @record_size: Bytes from one record to the next (EXITS, RING); bytes of the registers
+ * @block_size: Records lie in blocks of so many bytes, from @first on, as many in each as fit
+ *	(EXITS); 0: one follows the other
+ *
+ * The head of memory that is mapped, told before it is mapped, as the length of the mapping
+ * depends on it: whole blocks (EXITS); @first + @record_size (REGISTERS); @first and the
+ * entries, rounded up to whole pages (RING). A header or a record may be longer than a
+ * program knows, its members are at the places that this header gives them, and what the
+ * program does not know is none of its business; a program from the future finds one that is
+ * shorter than its own, and takes what is missing for 0.
+ */
+struct gpamap_layout {
+	__u32 area;
+	__u32 version;
+	__u32 header_size;
+	__u32 first;
+	__u32 record_size;
+	__u32 block_size;
 };
 
 #endif /* _UAPI_LINUX_GPAMAP_H */
