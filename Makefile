@@ -68,6 +68,7 @@ STRESS_BIN := $(B)/selftests/stress $(B)/selftests/stress_ties
 TEST_LIB_OBJ := $(TEST_LIB_SRC:%.c=$(B)/%.o)
 HOST_BIN := $(HOST_SRC:selftests/%.c=$(B)/selftests/%)
 VIRTIO_TEST := $(B)/selftests/host/virtio_test
+LAYOUT_TEST := $(B)/selftests/host/layout_test
 FUZZ_OBJ := $(patsubst %.c,$(B)/fuzz/%.o,$(CORE_SRC) selftests/host/exercise.c \
 	selftests/host/fuzz_core.c)
 FUZZ_BIN := $(addprefix $(B)/selftests/host/,fuzz_seed fuzz_replay) \
@@ -265,7 +266,7 @@ $(B)/san/%.o: %.c
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CORE) $(SANITIZE) -c $< -o $@
 
-$(filter-out $(VIRTIO_TEST),$(HOST_BIN)): $(B)/selftests/host/%_test: selftests/host/%_test.c $(B)/san/selftests/host/exercise.o $(SAN_OBJ)
+$(filter-out $(VIRTIO_TEST) $(LAYOUT_TEST),$(HOST_BIN)): $(B)/selftests/host/%_test: selftests/host/%_test.c $(B)/san/selftests/host/exercise.o $(SAN_OBJ)
 	$(call say,CC,$< (sanitized))
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CORE) $(HARNESS) $(SANITIZE) $< $(B)/san/selftests/host/exercise.o \
@@ -277,6 +278,13 @@ $(VIRTIO_TEST): selftests/host/virtio_test.c $(VIRTIO_SRC:%.c=$(B)/san/%.o)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CORE) $(HARNESS) $(SANITIZE) $< $(VIRTIO_SRC:%.c=$(B)/san/%.o) -o $@ \
 		-lpthread
+
+# The library, and no kernel.
+$(LAYOUT_TEST): selftests/host/layout_test.c $(LIB_SRC:%.c=$(B)/san/%.o)
+	$(call say,CC,$< (sanitized))
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CORE) $(HARNESS) $(SANITIZE) -Wl,--wrap=ioctl,--wrap=mmap,--wrap=munmap \
+		$< $(LIB_SRC:%.c=$(B)/san/%.o) -o $@ -lpthread
 
 # The core's objects again, counting lines. The harness leaves by _exit().
 COV := -O0 -g --coverage -DGPAMAP_CHUNK_RANGES=10

@@ -97,7 +97,7 @@ struct bench {
 	bool exits;			/* whether an access is to leave */
 	bool silent;			/* whether it is done and nobody told */
 	struct gpamap *handle;		/* whether the VMM asks what an exit is for */
-	struct gpamap_exit *record;	/* and is told */
+	struct gpamap_exits *records;	/* and is told */
 };
 
 /* What a VMM does first. */
@@ -109,8 +109,9 @@ static void ask(struct bench *b)
 	if (!b->handle)
 		return;
 	check("what the exit is for",
-	      b->record ? gpamap_exit_resolve(b->handle, b->record, SPACE, gpa, &found) :
-			  gpamap_lookup(b->handle, SPACE, gpa, &found));
+	      b->records ? gpamap_exit_resolve(b->handle, gpamap_exits_at(b->records, 0), SPACE,
+					       gpa, &found) :
+			   gpamap_lookup(b->handle, SPACE, gpa, &found));
 	if (found.out_offset != BELL)
 		fail("an exit for something else", EPROTO);
 }
@@ -362,11 +363,11 @@ static void bench_told(u32 nr, bool told)
 	for (i = 0; told && i < nr; i++)
 		check("policy", gpamap_policy_set(b.handle, FIRST + i, GPAMAP_POLICY_TELL));
 	if (told)
-		check("records", gpamap_exits_map(b.handle, 1, &b.record));
+		check("records", gpamap_exits_map(b.handle, 1, &b.records));
 	b.exits = true;
 	row(&b, told ? "told.write" : "lookup.write", GUEST_LOOP_WRITE, nr, LEN);
 	if (told)
-		gpamap_exits_unmap(b.record, 1);
+		gpamap_exits_unmap(b.records);
 	gpamap_close(b.handle);
 	b.map = -1;
 	bench_end(&b);

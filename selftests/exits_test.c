@@ -42,7 +42,8 @@ FIXTURE(exits) {
 	struct guest guest;
 	void *io;			/* of the guest */
 	char *mem;
-	struct gpamap_exit *exits;
+	struct gpamap_exits *exits;
+	struct gpamap_exit *exit;	/* of the one vCPU */
 };
 
 FIXTURE_SETUP(exits)
@@ -68,11 +69,12 @@ FIXTURE_SETUP(exits)
 		       op_space(IO_SPACE, GPAMAP_SPACE_IO, PORTS));
 	test_cmd_attach(self->fd, self->guest.vm, 0, 64);
 	ASSERT_EQ(0, gpamap_exits_map(self->map, 1, &self->exits));
+	self->exit = gpamap_exits_at(self->exits, 0);
 }
 
 FIXTURE_TEARDOWN(exits)
 {
-	gpamap_exits_unmap(self->exits, 1);
+	gpamap_exits_unmap(self->exits);
 	gpamap_close(self->map);
 	guest_destroy(&self->guest);
 	munmap(self->io, GUEST_IO_LEN);
@@ -87,21 +89,21 @@ FIXTURE_TEARDOWN(exits)
 /* The record of the vCPU says that, and is used up by asking. */
 #define EXPECT_RECORD(_space, _addr, _region, _offset)				\
 	do {									\
-		struct gpamap_exit __e = *self->exits;				\
+		struct gpamap_exit __e = *self->exit;				\
 		struct gpamap_lookup __l;					\
 		EXPECT_EQ((u32)(_region), __e.region);				\
 		EXPECT_EQ((u32)(_space), __e.space);				\
 		EXPECT_EQ((u64)(_addr), __e.addr);				\
 		EXPECT_EQ((u64)(_offset), __e.offset);				\
 		EXPECT_EQ(0u, __e.__reserved);					\
-		EXPECT_EQ(0, gpamap_exit_resolve(self->map, self->exits, _space, \
+		EXPECT_EQ(0, gpamap_exit_resolve(self->map, self->exit, _space, \
 						 _addr, &__l));			\
 		EXPECT_EQ((u32)(_region), __l.out_region);			\
 		EXPECT_EQ((u64)(_offset), __l.out_offset);			\
 		EXPECT_EQ(__e.generation, __l.out_generation);			\
-		EXPECT_EQ(0u, self->exits->region);				\
+		EXPECT_EQ(0u, self->exit->region);				\
 	} while (0)
-#define EXPECT_NO_RECORD() EXPECT_EQ(0u, self->exits->region)
+#define EXPECT_NO_RECORD() EXPECT_EQ(0u, self->exit->region)
 
 /* -- records --------------------------------------------------------------- */
 
@@ -125,7 +127,7 @@ TEST_F(exits, told)
 		.region = DEV,
 		.kind = GPAMAP_REGION_IO,
 	};
-	EXPECT_EQ(0, memcmp(&want, self->exits, sizeof(want)));
+	EXPECT_EQ(0, memcmp(&want, self->exit, sizeof(want)));
 	EXPECT_RECORD(SPACE, A + 0x18, DEV, 0x18);
 	EXPECT_LEAVES(guest_write(&self->guest, A + PAGE + 3, 1, 1));
 	EXPECT_RECORD(SPACE, A + PAGE + 3, DEV, PAGE + 3);
@@ -164,15 +166,15 @@ TEST_F(exits, roms)
 	EXPECT_READ(M + 2 * PAGE, 1, 7);
 	EXPECT_NO_RECORD();
 	EXPECT_LEAVES(guest_write(&self->guest, M + 2 * PAGE + 8, 8, 1));
-	EXPECT_EQ((u64)(uintptr_t)self->mem + 2 * PAGE + 8, self->exits->hva);
-	EXPECT_EQ((u32)GPAMAP_REGION_ROM, self->exits->kind);
+	EXPECT_EQ((u64)(uintptr_t)self->mem + 2 * PAGE + 8, self->exit->hva);
+	EXPECT_EQ((u32)GPAMAP_REGION_ROM, self->exit->kind);
 	EXPECT_RECORD(SPACE, M + 2 * PAGE + 8, ROM, 8);
 	EXPECT_LEAVES(guest_write(&self->guest, M + 3 * PAGE + 8, 8, 1));
-	EXPECT_EQ((u32)GPAMAP_REGION_ROMD_MODE, self->exits->region_flags);
+	EXPECT_EQ((u32)GPAMAP_REGION_ROMD_MODE, self->exit->region_flags);
 	EXPECT_RECORD(SPACE, M + 3 * PAGE + 8, ROMD, 8);
 	apply(op_romd_mode(ROMD, false));
 	EXPECT_LEAVES(guest_read(&self->guest, M + 3 * PAGE + 8, 8));
-	EXPECT_EQ(0u, self->exits->region_flags);
+	EXPECT_EQ(0u, self->exit->region_flags);
 	EXPECT_RECORD(SPACE, M + 3 * PAGE + 8, ROMD, 8);
 	/* RAM seen through an alias that cannot be written. */
 	set_policy(MEM, GPAMAP_POLICY_TELL);
@@ -181,7 +183,7 @@ TEST_F(exits, roms)
 	EXPECT_DONE(guest_write(&self->guest, M + PAGE, 8, 1));
 	EXPECT_NO_RECORD();
 	EXPECT_LEAVES(guest_write(&self->guest, A + 8 * PAGE + 16, 8, 1));
-	EXPECT_EQ((u32)GPAMAP_REGION_READONLY, self->exits->region_flags);
+	EXPECT_EQ((u32)GPAMAP_REGION_READONLY, self->exit->region_flags);
 	EXPECT_RECORD(SPACE, A + 8 * PAGE + 16, MEM, PAGE + 16);
 }
 
@@ -195,22 +197,23 @@ TEST_F(exits, of_the_map_before)
 	apply(op_at(DEV, B));
 	EXPECT_RECORD(SPACE, A + 8, DEV, 8);
 	/* Without a record it is of the map of now. */
-	EXPECT_EQ(-ENOENT, gpamap_exit_resolve(self->map, self->exits, SPACE, A + 8, &found));
+	EXPECT_EQ(-ENOENT, gpamap_exit_resolve(self->map, self->exit, SPACE, A + 8, &found));
 	EXPECT_LEAVES(guest_write(&self->guest, B + 8, 8, 1));
 	/* Of another exit, and of another space. */
-	EXPECT_EQ(0, gpamap_exit_resolve(self->map, self->exits, SPACE, M + 2 * PAGE, &found));
+	EXPECT_EQ(0, gpamap_exit_resolve(self->map, self->exit, SPACE, M + 2 * PAGE, &found));
 	EXPECT_EQ((u32)ROM, found.out_region);
 	EXPECT_NO_RECORD();
 	EXPECT_LEAVES(guest_write(&self->guest, B + 8, 8, 1));
 	EXPECT_EQ(-ENOENT,
-		  gpamap_exit_resolve(self->map, self->exits, IO_SPACE, B + 8, &found));
+		  gpamap_exit_resolve(self->map, self->exit, IO_SPACE, B + 8, &found));
 	EXPECT_NO_RECORD();
 }
 
 /* Each vCPU has its own, however high its id. */
 TEST_F(exits, vcpus)
 {
-	struct gpamap_exit *exits;
+	struct gpamap_exit *first, *last;
+	struct gpamap_exits *exits;
 	struct guest other;
 	u32 id = 2 * PER_PAGE + 5;
 
@@ -219,18 +222,22 @@ TEST_F(exits, vcpus)
 	/* Not mapped yet by anybody. */
 	EXPECT_LEAVES(guest_write(&other, A + 8, 8, 1));
 	ASSERT_EQ(0, gpamap_exits_map(self->map, id + 1, &exits));
-	EXPECT_EQ(0u, exits[id].region);
+	first = gpamap_exits_at(exits, 0);
+	last = gpamap_exits_at(exits, id);
+	EXPECT_EQ(NULL, gpamap_exits_at(exits, id + 1));
+	EXPECT_EQ(NULL, gpamap_exits_at(exits, ~0U));
+	EXPECT_EQ(0u, last->region);
 	EXPECT_LEAVES(guest_write(&other, A + 8, 8, 1));
-	EXPECT_EQ((u32)DEV, exits[id].region);
-	EXPECT_EQ((u64)A + 8, exits[id].addr);
+	EXPECT_EQ((u32)DEV, last->region);
+	EXPECT_EQ((u64)A + 8, last->addr);
 	EXPECT_NO_RECORD();
 	EXPECT_LEAVES(guest_write(&self->guest, A + 0x20, 8, 1));
-	EXPECT_EQ((u64)A + 8, exits[id].addr);
+	EXPECT_EQ((u64)A + 8, last->addr);
 	/* One page is the same wherever it is mapped. */
-	EXPECT_EQ((u64)A + 0x20, exits[0].addr);
+	EXPECT_EQ((u64)A + 0x20, first->addr);
 	EXPECT_RECORD(SPACE, A + 0x20, DEV, 0x20);
-	EXPECT_EQ(0u, exits[0].region);
-	gpamap_exits_unmap(exits, id + 1);
+	EXPECT_EQ(0u, first->region);
+	gpamap_exits_unmap(exits);
 	guest_destroy(&other);
 }
 
@@ -249,7 +256,7 @@ TEST_F(exits, over_a_page)
 	for (i = 0; i < 2; i++) {
 		ASSERT_EQ(KVM_EXIT_MMIO, guest_io_run(&self->guest));
 		EXPECT_EQ((u64)A + PAGE - (i ? 0 : 4), run->mmio.phys_addr);
-		EXPECT_EQ(0, gpamap_exit_resolve(self->map, self->exits, SPACE,
+		EXPECT_EQ(0, gpamap_exit_resolve(self->map, self->exit, SPACE,
 						 run->mmio.phys_addr, &found));
 		EXPECT_EQ((u32)DEV, found.out_region);
 		EXPECT_EQ(run->mmio.phys_addr - A, found.out_offset);
@@ -259,14 +266,14 @@ TEST_F(exits, over_a_page)
 
 TEST_F(exits, mmap_arguments)
 {
-	struct gpamap_exit *exits;
+	struct gpamap_exits *exits;
 	void *p;
 
 	EXPECT_EQ(-EINVAL, gpamap_exits_map(self->map, 0, &exits));
 	EXPECT_EQ(-EINVAL, gpamap_exits_map(self->map,
 					    GPAMAP_MAX_EXIT_PAGES * PER_PAGE + 1, &exits));
 	ASSERT_EQ(0, gpamap_exits_map(self->map, GPAMAP_MAX_EXIT_PAGES * PER_PAGE, &exits));
-	gpamap_exits_unmap(exits, GPAMAP_MAX_EXIT_PAGES * PER_PAGE);
+	gpamap_exits_unmap(exits);
 	p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, self->fd, 0);
 	EXPECT_EQ(MAP_FAILED, p);
 	EXPECT_EQ(EINVAL, errno);
@@ -275,15 +282,17 @@ TEST_F(exits, mmap_arguments)
 /* The mapping holds the map, and works on. */
 TEST_F(exits, outlives_the_descriptor)
 {
-	struct gpamap_exit *exits;
+	struct gpamap_exits *exits;
+	struct gpamap_exit *exit;
 	struct gpamap *map;
 
 	ASSERT_EQ(0, gpamap_open(&map));
 	ASSERT_EQ(0, gpamap_exits_map(map, 1, &exits));
 	gpamap_close(map);
-	exits->region = 1;
-	EXPECT_EQ(1u, exits->region);
-	gpamap_exits_unmap(exits, 1);
+	exit = gpamap_exits_at(exits, 0);
+	exit->region = 1;
+	EXPECT_EQ(1u, exit->region);
+	gpamap_exits_unmap(exits);
 }
 
 static void count_entry(void *arg, const struct gpamap_ring_entry *entry)

@@ -523,7 +523,7 @@ TEST_F(registers, library)
 	EXPECT_EQ(8u, value_at(page, 4, 4));
 	EXPECT_EQ(0, gpamap_registers_remove(map, DEV));
 	EXPECT_EQ(-ENOENT, gpamap_registers_remove(map, DEV));
-	gpamap_registers_unmap(page);
+	gpamap_registers_unmap(map, page);
 	gpamap_close(map);
 }
 

@@ -333,7 +333,7 @@ TEST_F(ties, one_by_one)
 	EXPECT_EQ(0x55, ((volatile uint32_t *)page)[2]);
 	EXPECT_WRITE_STAYS(DEV_AT + 8);
 	EXPECT_EQ(1, ((volatile uint32_t *)page)[2]);
-	gpamap_registers_unmap(page);
+	gpamap_registers_unmap(map, page);
 	EXPECT_EQ(0, gpamap_registers_remove(map, DEV));
 	EXPECT_EQ(-ENOENT, gpamap_registers_remove(map, DEV));
 

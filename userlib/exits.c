@@ -4,45 +4,92 @@
  * where there is none.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #include "internal.h"
 
-static uint64_t exits_len(uint32_t nr_vcpus)
-{
-	uint64_t page = sysconf(_SC_PAGESIZE);
+struct gpamap_exits {
+	void *area;			/* what is mapped */
+	size_t len;
+	struct gpamap_layout layout;
+	uint32_t nr_vcpus;
+};
 
-	return ((uint64_t)nr_vcpus * sizeof(struct gpamap_exit) + page - 1) / page * page;
+static uint32_t per_block(const struct gpamap_layout *layout)
+{
+	return layout->block_size / layout->record_size;
 }
 
-int gpamap_exits_map(struct gpamap *map, uint32_t nr_vcpus, struct gpamap_exit **exits)
+/* Of the mapping; 0 if the records do not fit into what can be mapped. */
+static size_t exits_len(const struct gpamap_layout *layout, uint32_t nr_vcpus)
 {
-	int saved = errno, rc = 0;
-	void *p;
+	uint64_t per = per_block(layout);
+	uint64_t blocks = (nr_vcpus + per - 1) / per;
+	uint64_t len = gpamap_page_align(layout->first + blocks * layout->block_size);
 
-	if (!nr_vcpus || exits_len(nr_vcpus) >
-			 (uint64_t)GPAMAP_MAX_EXIT_PAGES * sysconf(_SC_PAGESIZE))
+	return len > (uint64_t)GPAMAP_MAX_EXIT_PAGES * sysconf(_SC_PAGESIZE) ? 0 : len;
+}
+
+int gpamap_exits_map(struct gpamap *map, uint32_t nr_vcpus, struct gpamap_exits **out)
+{
+	const struct gpamap_layout *layout = gpamap_layout_of(map, GPAMAP_AREA_EXITS);
+	struct gpamap_exits *exits;
+	int saved = errno, rc;
+
+	if (!layout)
+		return -EOPNOTSUPP;
+	if (!nr_vcpus || !exits_len(layout, nr_vcpus))
 		return -EINVAL;
-	p = mmap(NULL, exits_len(nr_vcpus), PROT_READ | PROT_WRITE, MAP_SHARED, map->fd, 0);
-	if (p == MAP_FAILED)
-		rc = -errno;
-	else
-		*exits = p;
+	exits = malloc(sizeof(*exits));
 	errno = saved;
+	if (!exits)
+		return -ENOMEM;
+	exits->len = exits_len(layout, nr_vcpus);
+	exits->layout = *layout;
+	exits->nr_vcpus = nr_vcpus;
+	rc = gpamap_mmap(map, exits->len, 0, &exits->area);
+	if (rc)
+		free(exits);
+	else
+		*out = exits;
 	return rc;
 }
 
-void gpamap_exits_unmap(struct gpamap_exit *exits, uint32_t nr_vcpus)
+void gpamap_exits_unmap(struct gpamap_exits *exits)
 {
-	munmap(exits, exits_len(nr_vcpus));
+	int saved = errno;
+
+	if (!exits)
+		return;
+	munmap(exits->area, exits->len);
+	free(exits);
+	errno = saved;
+}
+
+struct gpamap_exit *gpamap_exits_at(const struct gpamap_exits *exits, uint32_t vcpu_id)
+{
+	const struct gpamap_layout *layout = &exits->layout;
+	uint32_t per = per_block(layout);
+
+	if (vcpu_id >= exits->nr_vcpus)
+		return NULL;
+	return (void *)((char *)exits->area + layout->first +
+			(size_t)(vcpu_id / per) * layout->block_size +
+			(size_t)(vcpu_id % per) * layout->record_size);
 }
 
 int gpamap_exit_resolve(struct gpamap *map, struct gpamap_exit *record, uint32_t space,
 			uint64_t addr, struct gpamap_lookup *out)
 {
-	const struct gpamap_exit told = *record, *exit = &told;
+	const struct gpamap_layout *layout = gpamap_layout_of(map, GPAMAP_AREA_EXITS);
+	struct gpamap_exit told, *exit = &told;
 	int rc;
 
+	/* Whose record could it be? */
+	if (!layout)
+		return -EOPNOTSUPP;
+	gpamap_copy_record(exit, sizeof(*exit), record, layout->record_size);
 	record->region = 0;
 	/* Rule 45; a callback of a ring that looks something up is in the middle of that. */
 	rc = gpamap_drain(map);

@@ -57,7 +57,8 @@ struct gpamap;
  * Makes an empty map.
  * @out: receives the map, which the caller owns.
  *
- * -ENOENT: no /dev/gpamap (the module is not loaded); -EACCES: no right to it.
+ * -ENOENT: no /dev/gpamap (the module is not loaded); -EACCES: no right to it; -EOPNOTSUPP:
+ * the module is older than the library can use (GPAMAP_FEATURE_LAYOUT).
  */
 GPAMAP_API int gpamap_open(struct gpamap **out);
 
@@ -393,10 +394,12 @@ GPAMAP_API int gpamap_batch_registers_remove(struct gpamap_batch *batch, uint32_
 /**
  * The page with the values of the registers of @region, by offset, to be read and written:
  * use atomic operations of the register's length. It stays until gpamap_registers_unmap(),
- * and keeps the map open until then. -ENOENT: the region has no registers.
+ * and keeps the map open until then. -ENOENT: the region has no registers. -EOPNOTSUPP: the
+ * kernel has laid them out in a way that this library does not know.
  */
 GPAMAP_API int gpamap_registers_map(struct gpamap *map, uint32_t region, void **page);
-GPAMAP_API void gpamap_registers_unmap(void *page);
+/** @map: that with which it was mapped, still open. */
+GPAMAP_API void gpamap_registers_unmap(struct gpamap *map, void *page);
 
 /* ---- rings of posted writes ------------------------------------------- */
 
@@ -423,7 +426,8 @@ typedef void (*gpamap_ring_fn)(void *arg, const struct gpamap_ring_entry *entry)
  * @out: receives the ring, to be given to gpamap_ring_close(); it ends with the map, too.
  *
  * -EINVAL: a number that cannot be, or @fd is no eventfd. -EBADF: @fd is not open. -EEXIST:
- * there is such a ring. -ENOSPC: too many rings. -EOPNOTSUPP: this is a 32-bit program. -EIO.
+ * there is such a ring. -ENOSPC: too many rings. -EOPNOTSUPP: this is a 32-bit
+ * program, or the kernel lays rings out in a way that this library does not know. -EIO.
  */
 GPAMAP_API int gpamap_ring_open(struct gpamap *map, uint32_t id, uint32_t nr_entries,
 				uint32_t watermark, int fd, gpamap_ring_fn fn, void *arg,
@@ -502,14 +506,26 @@ GPAMAP_API int gpamap_batch_policy(struct gpamap_batch *batch, uint32_t region,
 
 /* ---- exits ------------------------------------------------------------ */
 
+/** Records that are mapped. */
+struct gpamap_exits;
+
 /**
- * The records of the vCPUs with the ids 0 to @nr_vcpus - 1, by id: what the last access of
- * each was for that left to the VMM. They stay until gpamap_exits_unmap() with the same
- * number, and keep the map open until then. -EINVAL: none, or too many. -ENOMEM.
+ * The records of the vCPUs with the ids 0 to @nr_vcpus - 1: what the last access of each was
+ * for that left to the VMM. They stay until gpamap_exits_unmap(), and keep the map open until
+ * then. -EINVAL: none, or too many. -EOPNOTSUPP: the kernel has laid them out in a way that
+ * this library does not know. -ENOMEM.
  */
 GPAMAP_API int gpamap_exits_map(struct gpamap *map, uint32_t nr_vcpus,
-				struct gpamap_exit **exits);
-GPAMAP_API void gpamap_exits_unmap(struct gpamap_exit *exits, uint32_t nr_vcpus);
+				struct gpamap_exits **exits);
+/** NULL does nothing. */
+GPAMAP_API void gpamap_exits_unmap(struct gpamap_exits *exits);
+/**
+ * The record of a vCPU, to give to gpamap_exit_resolve(); the kernel's may be shorter or longer
+ * than the structure (struct gpamap_layout), so no array can be made of it. NULL: @vcpu_id is
+ * not below the number that was mapped.
+ */
+GPAMAP_API struct gpamap_exit *gpamap_exits_at(const struct gpamap_exits *exits,
+					       uint32_t vcpu_id);
 
 /**
  * What the exit of a vCPU is for: to be called once after each KVM_EXIT_MMIO and
@@ -553,6 +569,9 @@ GPAMAP_API int gpamap_query_ranges(struct gpamap *map, uint32_t space,
 				   struct gpamap_range_info **out, uint32_t *nr);
 GPAMAP_API int gpamap_query_slots(struct gpamap *map, struct gpamap_slot_info **out,
 				  uint32_t *nr);
+
+/** How memory is laid out that is mapped, for those who call mmap() themselves; as those above. */
+GPAMAP_API int gpamap_query_layout(struct gpamap *map, struct gpamap_layout **out, uint32_t *nr);
 
 /** The accesses to all regions that have something tied to them, as those above. */
 GPAMAP_API int gpamap_query_counters(struct gpamap *map, struct gpamap_counters **out,

@@ -40,6 +40,12 @@ static int map_new(int fd, struct gpamap **out)
 		return rc;
 	}
 	map->fd = fd;
+	rc = gpamap_layout_read(map);
+	if (rc) {
+		pthread_mutex_destroy(&map->lock);
+		free(map);
+		return rc;
+	}
 	*out = map;
 	return 0;
 }
@@ -59,13 +65,9 @@ int gpamap_open(struct gpamap **out)
 
 int gpamap_from_fd(int fd, struct gpamap **out)
 {
-	struct gpamap probe = { .fd = fd };
-	struct gpamap_info info;
 	int saved = errno, rc;
 
-	rc = gpamap_query_info(&probe, &info);
-	if (!rc)
-		rc = map_new(fd, out);
+	rc = map_new(fd, out);
 	errno = saved;
 	return rc;
 }

@@ -92,6 +92,11 @@ int gpamap_query_counters(struct gpamap *map, struct gpamap_counters **out, uint
 	return query(map, GPAMAP_QUERY_COUNTERS, 0, sizeof(**out), (void **)out, nr);
 }
 
+int gpamap_query_layout(struct gpamap *map, struct gpamap_layout **out, uint32_t *nr)
+{
+	return query(map, GPAMAP_QUERY_LAYOUT, 0, sizeof(**out), (void **)out, nr);
+}
+
 int gpamap_lookup(struct gpamap *map, uint32_t space, uint64_t addr,
 		  struct gpamap_lookup *out)
 {

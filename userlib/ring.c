@@ -60,26 +60,20 @@ static int ring_cmd(struct gpamap *map, uint32_t flags, uint32_t id, uint32_t nr
 	return gpamap_ioctl(map, GPAMAP_RING, &cmd);
 }
 
-/* mmap() of a new ring, of which only the kernel has written. */
-static int ring_map(struct gpamap_ring_reader *ring)
+/* mmap() of a new ring. What its header says of sizes the process can overwrite. */
+static int ring_map(struct gpamap_ring_reader *ring, const struct gpamap_layout *layout)
 {
-	uint64_t page = sysconf(_SC_PAGESIZE);
-	uint64_t entries = ring->nr_entries * sizeof(struct gpamap_ring_entry);
-	int saved = errno;
+	uint64_t entries = (uint64_t)ring->nr_entries * layout->record_size;
 	void *p;
 	int rc;
 
-	ring->len = page + (entries + page - 1) / page * page;
-	p = mmap(NULL, ring->len, PROT_READ | PROT_WRITE, MAP_SHARED, ring->map->fd,
-		 (off_t)((GPAMAP_RING_PGOFF | ring->id) * page));
-	if (p == MAP_FAILED) {
-		rc = -errno;
-		errno = saved;
+	ring->len = gpamap_page_align(layout->first + entries);
+	rc = gpamap_mmap(ring->map, ring->len, GPAMAP_RING_PGOFF | ring->id, &p);
+	if (rc)
 		return rc;
-	}
 	ring->header = p;
-	ring->entries = (const unsigned char *)p + ring->header->entries;
-	ring->entry_size = ring->header->entry_size;
+	ring->entries = (const unsigned char *)p + layout->first;
+	ring->entry_size = layout->record_size;
 	return 0;
 }
 
@@ -131,11 +125,12 @@ int gpamap_ring_open(struct gpamap *map, uint32_t id, uint32_t nr_entries,
 		     uint32_t watermark, int fd, gpamap_ring_fn fn, void *arg,
 		     struct gpamap_ring_reader **out)
 {
+	const struct gpamap_layout *layout = gpamap_layout_of(map, GPAMAP_AREA_RING);
 	struct gpamap_ring_reader *ring;
 	int saved = errno, rc;
 
 	/* The offset of the mapping has more bits than mmap() takes. */
-	if (sizeof(long) < sizeof(uint64_t))
+	if (sizeof(long) < sizeof(uint64_t) || !layout)
 		return -EOPNOTSUPP;
 	ring = calloc(1, sizeof(*ring));
 	errno = saved;
@@ -150,7 +145,7 @@ int gpamap_ring_open(struct gpamap *map, uint32_t id, uint32_t nr_entries,
 	rc = ring_cmd(map, 0, id, nr_entries, watermark, fd);
 	if (rc)
 		goto err_free;
-	rc = ring_map(ring);
+	rc = ring_map(ring, layout);
 	if (rc)
 		goto err_remove;
 	rc = -pthread_mutex_init(&ring->draining, NULL);
@@ -186,8 +181,8 @@ static int drain_locked(struct gpamap_ring_reader *ring)
 		return -EIO;
 	in_callback = true;
 	while (ring->tail != head) {
-		entry = *(const struct gpamap_ring_entry *)
-			(ring->entries + (size_t)size * (ring->tail & (ring->nr_entries - 1)));
+		gpamap_copy_record(&entry, sizeof(entry), ring->entries + (size_t)size *
+				   (ring->tail & (ring->nr_entries - 1)), size);
 		ring->fn(ring->arg, &entry);
 		__atomic_store_n(&ring->header->tail, ++ring->tail, __ATOMIC_RELEASE);
 	}

@@ -158,25 +158,30 @@ int gpamap_registers_remove(struct gpamap *map, uint32_t region)
 	return apply_one(map, &batch);
 }
 
+static uint64_t registers_len(const struct gpamap_layout *layout)
+{
+	return gpamap_page_align((uint64_t)layout->first + layout->record_size);
+}
+
 int gpamap_registers_map(struct gpamap *map, uint32_t region, void **page)
 {
-	long size = sysconf(_SC_PAGESIZE);
-	int saved = errno, rc = 0;
+	const struct gpamap_layout *layout = gpamap_layout_of(map, GPAMAP_AREA_REGISTERS);
 	void *p;
+	int rc;
 
-	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, map->fd,
-		 (off_t)region * size);
-	if (p == MAP_FAILED)
-		rc = -errno;
-	else
-		*page = p;
-	errno = saved;
+	if (!layout)
+		return -EOPNOTSUPP;
+	rc = gpamap_mmap(map, registers_len(layout), region, &p);
+	if (!rc)
+		*page = (char *)p + layout->first;
 	return rc;
 }
 
-void gpamap_registers_unmap(void *page)
+void gpamap_registers_unmap(struct gpamap *map, void *page)
 {
-	munmap(page, sysconf(_SC_PAGESIZE));
+	const struct gpamap_layout *layout = gpamap_layout_of(map, GPAMAP_AREA_REGISTERS);
+
+	munmap((char *)page - layout->first, registers_len(layout));
 }
 
 /* ---- posted writes ---------------------------------------------------- */

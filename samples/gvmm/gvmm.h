@@ -190,7 +190,7 @@ struct gvmm {
 	uint8_t *ram;
 	uint8_t *bios;
 	struct gpamap *map;
-	struct gpamap_exit *exits;	/* by vCPU; each its vCPU's thread */
+	struct gpamap_exits *exits;	/* by vCPU; each its vCPU's thread */
 	bool own_ports;			/* the ports are in the map */
 	bool pm_timer;			/* there is one */
 	struct kvm_cpuid2 *cpuid;	/* what KVM supports */

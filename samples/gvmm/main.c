@@ -479,7 +479,7 @@ int main(int argc, char **argv)
 	if (vm.card)
 		card_stop(&vm);
 	console_finish(&vm);
-	gpamap_exits_unmap(vm.exits, vm.nr_vcpus);
+	gpamap_exits_unmap(vm.exits);
 	gpamap_close(vm.map);
 	fprintf(stderr, "gvmm: %s\n", vm.end.why);
 	return vm.end.status;

@@ -365,7 +365,8 @@ bool memory_io(struct vcpu *vcpu, uint64_t gpa, bool write, uint8_t *data, unsig
 	struct gpamap_lookup at;
 	const struct io_region *io;
 
-	if (gpamap_exit_resolve(vm->map, &vm->exits[vcpu->id], SPACE_MEMORY, gpa, &at) ||
+	if (gpamap_exit_resolve(vm->map, gpamap_exits_at(vm->exits, vcpu->id), SPACE_MEMORY,
+				gpa, &at) ||
 	    at.out_region < REGION_DEVICE || at.out_region >= REGION_DEVICE + vm->nr_io)
 		return false;
 	io = &vm->io[at.out_region - REGION_DEVICE];
