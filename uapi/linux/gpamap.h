@@ -723,9 +723,10 @@ enum gpamap_registers_flags {
  * the VMM hears of it.
  *
  * The page is mapped with mmap(), MAP_SHARED, at the offset @region times the size of a page,
- * as long as struct gpamap_layout says, which is one page; the VMM reads and writes it as it likes. The mapping keeps the map
- * open, and the page for itself when the registers are removed. mmap() says ENOENT if the
- * region has no registers, EINVAL for another length or a private mapping.
+ * as long as struct gpamap_layout says, which is one page; the VMM reads and writes it as it
+ * likes. The mapping keeps the map open, and the page for itself when the registers are
+ * removed. mmap() says ENOENT if the region has no registers, EINVAL for another length or a
+ * private mapping.
  *
  * Errors: ENOENT no such region, or it has no registers (REMOVE). EEXIST it has some.
  * EOPNOTSUPP it is not an io region, or an unknown kind. EINVAL an offset, length, value or
@@ -892,8 +893,8 @@ enum gpamap_ring_flags {
  *
  * The ring is mapped with mmap(), MAP_SHARED, at the offset (GPAMAP_RING_PGOFF | @id) times
  * the size of a page: struct gpamap_ring_header, and the entries, rounded up to whole pages;
- * exactly as long as struct gpamap_layout says. The offset needs 64 bits: 32-bit programs cannot map
- * a ring. The mapping keeps the map open, and the memory for itself when the ring is
+ * exactly as long as struct gpamap_layout says. The offset needs 64 bits: 32-bit programs
+ * cannot map a ring. The mapping keeps the map open, and the memory for itself when the ring is
  * removed. mmap() says ENOENT if there is no such ring, EINVAL for another length or a
  * private mapping.
  *
@@ -1031,6 +1032,7 @@ struct gpamap_post {
  * @GPAMAP_FEATURE_POLICY: GPAMAP_POLICY, GPAMAP_QUERY_COUNTERS and struct gpamap_exit
  * @GPAMAP_FEATURE_RINGS: GPAMAP_RING and GPAMAP_POST
  * @GPAMAP_FEATURE_TIES: What is tied to regions is tied and untied by operations of a batch
+ * @GPAMAP_FEATURE_LAYOUT: GPAMAP_QUERY_LAYOUT
  */
 enum gpamap_features {
 	GPAMAP_FEATURE_SLOTS = 1 << 0,
