@@ -14,6 +14,7 @@
 #endif
 
 #include <linux/mm.h>
+#include <linux/srcu.h>
 #include <uapi/linux/kvm.h>
 
 /* Since 6.3: vma->vm_flags is written through helpers. */
@@ -58,6 +59,27 @@ static inline void vm_flags_set(struct vm_area_struct *vma, unsigned long flags)
 	read_unlock(&(vcpu)->pid_lock);					\
 	__pid;								\
 })
+#endif
+
+/*
+ * How often an SRCU was entered and left on a CPU, by index 0 and 1; without other CPUs, how deep
+ * it is entered. Before 6.2 they are no atomics, since 6.15 they have a structure.
+ */
+#ifdef CONFIG_TINY_SRCU
+#define gpamap_srcu_entered(ssp, cpu, idx) ((unsigned long)READ_ONCE((ssp)->srcu_lock_nesting[idx]))
+#define gpamap_srcu_left(ssp, cpu, idx) 0UL
+#else
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 15, 0)
+#define __gpamap_srcu_entered(sda, idx) ((sda)->srcu_lock_count[idx])
+#define __gpamap_srcu_left(sda, idx) ((sda)->srcu_unlock_count[idx])
+#else
+#define __gpamap_srcu_entered(sda, idx) ((sda)->srcu_ctrs[idx].srcu_locks)
+#define __gpamap_srcu_left(sda, idx) ((sda)->srcu_ctrs[idx].srcu_unlocks)
+#endif
+#define gpamap_srcu_entered(ssp, cpu, idx)				\
+	READ_ONCE(*(unsigned long *)&__gpamap_srcu_entered(per_cpu_ptr((ssp)->sda, cpu), idx))
+#define gpamap_srcu_left(ssp, cpu, idx)					\
+	READ_ONCE(*(unsigned long *)&__gpamap_srcu_left(per_cpu_ptr((ssp)->sda, cpu), idx))
 #endif
 
 #endif /* GPAMAP_COMPAT_H */

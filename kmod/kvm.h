@@ -162,7 +162,6 @@ void gpamap_hold_exit(struct gpamap_vm *vm);
 int __must_check gpamap_vm_hold(struct gpamap_vm *vm, unsigned long deadline,
 				bool kvm_waits);
 void gpamap_vm_release(struct gpamap_vm *vm);
-int __must_check gpamap_hold_start(void);
 void gpamap_hold_stop(void);
 
 /* kvm_bus.c */

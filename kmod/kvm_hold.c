@@ -53,17 +53,18 @@
  * checks when they are taken, is trylock and cannot deadlock.
  *
  * vCPUs are not the only ones for whom KVM waits in its operations, without a limit. So when all
- * are held, KVM's slots_lock is had for a moment, within the deadline, and then a worker waits for
- * KVM's SRCU, for whom the caller waits until then: whoever had the lock or was inside (another
- * thread of the VMM in an ioctl of the VM, which can sleep there in a page fault) has left. Only
- * who comes later, in the middle of the operations, and sleeps for long, keeps KVM and with it the
- * caller waiting; that a VMM does to itself.
+ * are held, KVM's slots_lock is had for a moment, and then it is waited until nobody is seen inside
+ * of KVM's SRCU, both within the deadline: whoever had the lock or was inside (another thread of
+ * the VMM in an ioctl of the VM, which can sleep there in a page fault) has left. That is looked
+ * at, and no grace period is waited for: such a wait can be neither bounded nor killed, and whoever
+ * would do it for the caller could be made to sleep as long as a VMM likes. Only who comes later,
+ * in the middle of the operations, and sleeps for long, keeps KVM and with it the caller waiting;
+ * that a VMM does to itself.
  *
  * All functions run in process context under the lock of the map that the VM is
  * attached to; hold->lock guards what callbacks share.
  */
-#include <linux/completion.h>
-#include <linux/file.h>
+#include <linux/delay.h>
 #include <linux/kvm_host.h>
 #include <linux/module.h>
 #include <linux/preempt.h>
@@ -71,7 +72,6 @@
 #include <linux/sched/signal.h>
 #include <linux/srcu.h>
 #include <linux/task_work.h>
-#include <linux/workqueue.h>
 #include "kvm.h"
 #include "trace.h"
 
@@ -126,15 +126,7 @@ struct hold {
 
 	struct held_vcpu *vcpus;	/* while held */
 	u32 nr_vcpus;
-
-	/* The worker. It has a reference, and one on the VM's file; one at a time. */
-	struct work_struct grace_work;
-	struct completion grace;
-	struct file *grace_file;	/* set before it is sent */
-	bool grace_runs;		/* under ->lock, with the completion */
 };
-
-static struct workqueue_struct *grace_queue;
 
 /* ---- waiting ---------------------------------------------------------- */
 
@@ -173,61 +165,6 @@ static void hold_put(struct hold *hold)
 	}
 }
 
-/* Waits for all who are inside of KVM's SRCU: as long as it takes. */
-static void grace_wait(struct work_struct *work)
-{
-	struct hold *hold = container_of(work, struct hold, grace_work);
-	struct kvm *kvm = hold->grace_file->private_data;
-
-	synchronize_srcu_expedited(&kvm->srcu);
-	fput(hold->grace_file);
-	spin_lock(&hold->lock);
-	hold->grace_runs = false;
-	complete_all(&hold->grace);
-	spin_unlock(&hold->lock);
-	hold_put(hold);
-	module_put(THIS_MODULE);
-}
-
-/* Sends the worker, unless it is still out; whether it was sent. */
-static bool send_worker(struct gpamap_vm *vm, struct hold *hold)
-{
-	bool runs;
-
-	spin_lock(&hold->lock);
-	runs = hold->grace_runs;
-	hold->grace_runs = true;
-	if (!runs)
-		reinit_completion(&hold->grace);
-	spin_unlock(&hold->lock);
-	if (runs)
-		return false;
-	hold->grace_file = get_file(vm->file);
-	refcount_inc(&hold->refs);
-	__module_get(THIS_MODULE);
-	queue_work(grace_queue, &hold->grace_work);
-	return true;
-}
-
-/* Until all who are inside now have left; the worker of an earlier call began before that. */
-static int wait_grace(struct gpamap_vm *vm, unsigned long deadline)
-{
-	struct hold *hold = vm->hold;
-	bool sent;
-	long rc;
-
-	do {
-		sent = send_worker(vm, hold);
-		rc = wait_for_completion_killable_timeout(&hold->grace,
-							  gpamap_time_left(deadline) ?: 1);
-		if (rc < 0)
-			return -EINTR;
-		if (!rc)
-			return -EBUSY;
-	} while (!sent);
-	return 0;
-}
-
 int gpamap_hold_init(struct gpamap_vm *vm)
 {
 	struct hold *hold = kzalloc(sizeof(*hold), GPAMAP_GFP);
@@ -238,8 +175,6 @@ int gpamap_hold_init(struct gpamap_vm *vm)
 	spin_lock_init(&hold->lock);
 	INIT_LIST_HEAD(&hold->asks);
 	init_waitqueue_head(&hold->reached);
-	INIT_WORK(&hold->grace_work, grace_wait);
-	init_completion(&hold->grace);
 	hold->mm = vm->mm;
 	vm->hold = hold;
 	return 0;
@@ -565,6 +500,43 @@ static int probe_slots_lock(struct kvm *kvm, unsigned long deadline)
 	return rc;
 }
 
+/*
+ * Whether anybody is inside of the SRCU who was when this began. If as many have entered it as
+ * had left it before, each of those who had entered has left.
+ */
+static bool srcu_has_readers(struct srcu_struct *srcu)
+{
+	unsigned long left = 0, entered = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		left += gpamap_srcu_left(srcu, cpu, 0) + gpamap_srcu_left(srcu, cpu, 1);
+	/*
+	 * Pairs with the barriers in __srcu_read_lock() and __srcu_read_unlock(): of whom it is
+	 * seen that he left it is seen that he entered, on whatever CPU either was.
+	 */
+	smp_mb();
+	for_each_possible_cpu(cpu)
+		entered += gpamap_srcu_entered(srcu, cpu, 0) + gpamap_srcu_entered(srcu, cpu, 1);
+	return entered != left;
+}
+
+/*
+ * Until there is a moment in which nobody is inside of KVM's SRCU. Those who stay for a moment
+ * are gone when it is looked again; vCPUs stand still, so it is looked soon.
+ */
+static int wait_for_others(struct kvm *kvm, unsigned long deadline)
+{
+	while (srcu_has_readers(&kvm->srcu)) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		if (!gpamap_time_left(deadline))
+			return -EBUSY;
+		usleep_range(50, 100);
+	}
+	return 0;
+}
+
 static int hold_all(struct gpamap_vm *vm, struct kvm *kvm, unsigned long deadline,
 		    bool kvm_waits)
 {
@@ -575,7 +547,7 @@ static int hold_all(struct gpamap_vm *vm, struct kvm *kvm, unsigned long deadlin
 		return rc;
 	rc = hold_reach(vm->hold, deadline);
 	if (!rc && kvm_waits)
-		rc = probe_slots_lock(kvm, deadline) ?: wait_grace(vm, deadline);
+		rc = probe_slots_lock(kvm, deadline) ?: wait_for_others(kvm, deadline);
 	if (rc)
 		hold_end(vm->hold);
 	return rc;
@@ -615,15 +587,8 @@ void gpamap_vm_release(struct gpamap_vm *vm)
 	trace_gpamap_hold_end(vm);
 }
 
-int gpamap_hold_start(void)
-{
-	grace_queue = alloc_workqueue("gpamap-grace", WQ_UNBOUND, 0);
-	return grace_queue ? 0 : -ENOMEM;
-}
-
-/* No callback and no worker is out: each pins the module. The last may still be returning. */
+/* No callback is out: each pins the module. The last may still be returning. */
 void gpamap_hold_stop(void)
 {
-	destroy_workqueue(grace_queue);
 	synchronize_rcu_tasks();
 }

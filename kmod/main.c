@@ -196,20 +196,15 @@ static int __init gpamap_init(void)
 {
 	int rc;
 
-	rc = gpamap_hold_start();
-	if (rc)
-		return rc;
 	rc = gpamap_map_init();
 	if (rc)
-		goto err_hold;
+		return rc;
 	gpamap_debugfs_init();
 	rc = misc_register(&gpamap_dev);
 	if (!rc)
 		return 0;
 	gpamap_debugfs_exit();
 	gpamap_map_exit();
-err_hold:
-	gpamap_hold_stop();
 	return rc;
 }
 

@@ -15,8 +15,9 @@
 #include <linux/slab.h>
 #include "map.h"
 
-/* How often a map that is closed looks whether KVM has left it. */
+/* When a closed map looks again whether KVM has left it: in jiffies, at first and at most. */
 #define END_INTERVAL (HZ / 200 ?: 1)
+#define END_INTERVAL_MAX (HZ / 4 ?: 1)
 
 static struct workqueue_struct *end_queue;
 static atomic_t nr_maps = ATOMIC_INIT(0);
@@ -105,8 +106,10 @@ static void map_end_work(struct work_struct *work)
 {
 	struct gpamap *map = container_of(to_delayed_work(work), struct gpamap, end);
 
-	if (!map_end(map))
-		queue_delayed_work(end_queue, &map->end, END_INTERVAL);
+	if (map_end(map))
+		return;
+	queue_delayed_work(end_queue, &map->end, map->end_interval);
+	map->end_interval = min(2 * map->end_interval, (unsigned long)END_INTERVAL_MAX);
 }
 
 /* The file is closed. In any process, and in one without an mm. Waits for nothing of a VM. */
@@ -116,8 +119,10 @@ void gpamap_map_close(struct gpamap *map)
 	gpamap_news_put(map->reader.news);
 	if (map->vm)
 		gpamap_vm_close(map->vm);
-	if (!map_end(map))
-		queue_delayed_work(end_queue, &map->end, 1);
+	if (map_end(map))
+		return;
+	map->end_interval = END_INTERVAL;
+	queue_delayed_work(end_queue, &map->end, 1);
 }
 
 /* ---- the begin -------------------------------------------------------- */

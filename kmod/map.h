@@ -72,6 +72,7 @@ struct gpamap {
 	u32 number;			/* fixed at creation, as what follows */
 	struct dentry *debugfs;
 	struct delayed_work end;	/* once the file is closed */
+	unsigned long end_interval;	/* until it looks again */
 };
 
 /* transaction.c: what changes a map. All lock it themselves. */

@@ -6,6 +6,7 @@
  * for nothing at all; what it leaves to be done ends when the fault is resolved.
  */
 #include "harness.h"
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
 #include <linux/kvm.h>
@@ -1075,45 +1076,102 @@ static void *send_event(void *arg)
 	return (void *)(intptr_t)map_ioctl(s->guest.vm, KVM_XEN_HVM_EVTCHN_SEND, &event);
 }
 
-/* A thread of the VMM that is no vCPU's sleeps in a page fault inside of KVM's SRCU. */
-TEST_F_TIMEOUT(ends, xen_sender, 30)
+/*
+ * A thread of the VMM that is no vCPU's sleeps in a page fault inside of KVM's SRCU, at s->lazy.
+ * 0, -ENOSYS if the kernel does not know Xen, or -errno.
+ */
+static int sender_start(struct stuck *s, pthread_t *sender, bool attached)
 {
-	struct stuck s = { .uffd = -1 };
 	struct kvm_xen_vcpu_attr vcpu_info = {
 		.type = KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO, .u.gpa = SHARED_INFO + PAGE,
 	};
+	int rc;
+
+	rc = guest_create_irqchip(&s->guest);
+	if (rc)
+		return rc;
+	if (xen_config(&s->guest)) {
+		guest_destroy(&s->guest);
+		return -ENOSYS;
+	}
+	s->uffd = uffd_open();
+	s->lazy = uffd_memory(s->uffd, 1);
+	s->ram = mmap(NULL, NR_RAM * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		      -1, 0);
+	s->bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (!s->lazy || s->ram == MAP_FAILED)
+		return -ENOMEM;
+	rc = make_map(s);
+	rc = rc ?: guest_set_slot(&s->guest, SHARED_INFO_SLOT, 0, SHARED_INFO, 1, s->lazy);
+	rc = rc ?: guest_set_slot(&s->guest, SHARED_INFO_SLOT + 1, 0, SHARED_INFO + PAGE, 1,
+				  s->ram + 5 * PAGE);
+	if (!rc && attached)
+		rc = _test_cmd_attach(s->fd, s->guest.vm, 0, 64);
+	/* The page is there while KVM is told of it, and then no more. */
+	rc = rc ?: uffd_resolve(s->uffd, s->lazy);
+	rc = rc ?: xen_long_mode(&s->guest);
+	rc = rc ?: xen_shared_info(&s->guest);
+	rc = rc ?: map_ioctl(s->guest.vcpu, KVM_XEN_VCPU_SET_ATTR, &vcpu_info);
+	if (rc)
+		return rc;
+	if (madvise(s->lazy, PAGE, MADV_DONTNEED))
+		return -errno;
+	rc = -pthread_create(sender, NULL, send_event, s);
+	if (!rc)
+		wait_until(uffd_has_fault(s->uffd));
+	return rc;
+}
+
+static void sender_end(struct stuck *s)
+{
+	close(s->fd);
+	close(s->bell);
+	close(s->uffd);
+	munmap(s->ram, NR_RAM * PAGE);
+	munmap(s->lazy, PAGE);
+	guest_destroy(&s->guest);
+}
+
+#define SENDER_START(_s, _sender, _attached)					\
+	do {									\
+		int __rc;							\
+		SKIP_WITHOUT_UFFD();						\
+		__rc = sender_start(_s, _sender, _attached);			\
+		if (__rc == -ENOSYS)						\
+			SKIP(return, "this kernel does not know Xen");		\
+		ASSERT_EQ(0, __rc);						\
+	} while (0)
+
+/* The kernel's own threads that are in the module. */
+static u32 kernel_threads(void)
+{
+	char text[4096];
+	struct dirent *entry;
+	DIR *dir = opendir("/proc");
+	u32 nr = 0;
+
+	while (dir && (entry = readdir(dir))) {
+		pid_t pid = atoi(entry->d_name);
+
+		/* They have no memory. */
+		if (!pid || !read_proc(pid, "statm", text, sizeof(text)) ||
+		    strncmp(text, "0 ", 2))
+			continue;
+		nr += read_proc(pid, "stack", text, sizeof(text)) && strstr(text, "[gpamap]");
+	}
+	if (dir)
+		closedir(dir);
+	return nr;
+}
+
+TEST_F_TIMEOUT(ends, xen_sender, 30)
+{
+	struct stuck s = { .uffd = -1 };
 	struct timed t[2];
 	pthread_t sender;
-	void *lazy, *rc;
+	void *rc;
 
-	SKIP_WITHOUT_UFFD();
-	ASSERT_EQ(0, guest_create_irqchip(&s.guest));
-	if (xen_config(&s.guest)) {
-		guest_destroy(&s.guest);
-		SKIP(return, "this kernel does not know Xen");
-	}
-	s.uffd = uffd_open();
-	ASSERT_LE(0, s.uffd);
-	lazy = uffd_memory(s.uffd, 1);
-	ASSERT_NE(NULL, lazy);
-	s.ram = mmap(NULL, NR_RAM * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		     -1, 0);
-	ASSERT_NE(MAP_FAILED, (void *)s.ram);
-	s.bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	ASSERT_EQ(0, make_map(&s));
-	ASSERT_EQ(0, guest_set_slot(&s.guest, SHARED_INFO_SLOT, 0, SHARED_INFO, 1, lazy));
-	ASSERT_EQ(0, guest_set_slot(&s.guest, SHARED_INFO_SLOT + 1, 0, SHARED_INFO + PAGE, 1,
-				    s.ram + 5 * PAGE));
-	test_cmd_attach(s.fd, s.guest.vm, 0, 64);
-	/* The page is there while KVM is told of it, and then no more. */
-	ASSERT_EQ(0, uffd_resolve(s.uffd, lazy));
-	ASSERT_EQ(0, xen_long_mode(&s.guest));
-	ASSERT_EQ(0, xen_shared_info(&s.guest));
-	ASSERT_EQ(0, map_ioctl(s.guest.vcpu, KVM_XEN_VCPU_SET_ATTR, &vcpu_info));
-	ASSERT_EQ(0, madvise(lazy, PAGE, MADV_DONTNEED));
-	ASSERT_EQ(0, pthread_create(&sender, NULL, send_event, &s));
-	wait_until(uffd_has_fault(s.uffd));
-
+	SENDER_START(&s, &sender, true);
 	ASSERT_EQ(0, timed_start(&t[0], &s, apply_create, TIMEOUT));
 	ASSERT_EQ(0, timed_start(&t[1], &s, apply_move_and_slots, TIMEOUT));
 	usleep((TIMEOUT + LATE * test_patience()) * 1000);
@@ -1121,15 +1179,34 @@ TEST_F_TIMEOUT(ends, xen_sender, 30)
 	EXPECT_TRUE(timed_end(&t[1]));
 	EXPECT_BUSY_IN_TIME(&t[0], TIMEOUT);
 	EXPECT_BUSY_IN_TIME(&t[1], TIMEOUT);
-	ASSERT_EQ(0, uffd_resolve(s.uffd, lazy));
+	/* Nobody waits in their stead, for as long as the VMM likes. */
+	EXPECT_EQ(0u, kernel_threads());
+	ASSERT_EQ(0, uffd_resolve(s.uffd, s.lazy));
 	pthread_join(sender, &rc);
 	EXPECT_EQ(0, apply_move_and_slots(&s, HOLD_TIMEOUT));
-	close(s.fd);
-	close(s.bell);
-	close(s.uffd);
-	munmap(s.ram, NR_RAM * PAGE);
-	munmap(lazy, PAGE);
-	guest_destroy(&s.guest);
+	sender_end(&s);
+}
+
+/* One VM that cannot be attached to is no matter of others'. */
+TEST_F_TIMEOUT(ends, xen_sender_and_another, 60)
+{
+	struct stuck s = { .uffd = -1 }, other;
+	u32 i, busy = 0, tries = 300;
+	pthread_t sender;
+	void *rc;
+
+	SENDER_START(&s, &sender, false);
+	ASSERT_EQ(0, stuck_create(&other, true));
+	for (i = 0; i < tries; i++)
+		busy += _test_cmd_attach_timed(s.fd, s.guest.vm, 0, 64, 1) == -EBUSY;
+	EXPECT_EQ(tries, busy);
+	EXPECT_EQ(0u, kernel_threads());
+	EXPECT_EQ(0, apply_move_and_slots(&other, HOLD_TIMEOUT));
+	ASSERT_EQ(0, uffd_resolve(s.uffd, s.lazy));
+	pthread_join(sender, &rc);
+	EXPECT_EQ(0, _test_cmd_attach_timed(s.fd, s.guest.vm, 0, 64, HOLD_TIMEOUT));
+	stuck_destroy(&other);
+	sender_end(&s);
 }
 
 /* The guest alone can make a vCPU sleep inside of KVM, for ever. */

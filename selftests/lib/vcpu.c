@@ -162,14 +162,13 @@ const char *vcpu_text(const struct vcpu *vcpu)
 	return text;
 }
 
-/* The whole of a file of /proc that is short. */
-static bool read_proc(pid_t tid, const char *name, char *buf, size_t len)
+bool read_proc(pid_t tid, const char *name, char *buf, size_t len)
 {
 	char path[64];
 	ssize_t n;
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/self/task/%d/%s", tid, name);
+	snprintf(path, sizeof(path), "/proc/%d/%s", tid, name);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return false;

@@ -61,6 +61,8 @@ void vcpu_destroy(struct vcpu *vcpu);
 /* What ended the thread, and where its vCPU is: a text for a log. */
 const char *vcpu_text(const struct vcpu *vcpu);
 
+/* The whole of a file that is short, and not empty, of a thread's in /proc. */
+bool read_proc(pid_t tid, const char *name, char *buf, size_t len);
 /* The thread is asleep in the kernel, and @function is on its stack. */
 bool thread_sleeps_in(pid_t tid, const char *function);
 
