@@ -30,16 +30,21 @@ void gpamap_news_put(struct gpamap_news *news)
 		kfree(news);
 }
 
+/*
+ * All are woken, also who waits exclusively (EPOLLEXCLUSIVE): that is one among those who share a
+ * reader, and here are all readers.
+ */
 void gpamap_news_publish(struct gpamap_news *news, u64 generation)
 {
 	WRITE_ONCE(news->generation, generation);
-	wake_up_interruptible_poll(&news->wait, EPOLLIN | EPOLLRDNORM);
+	wake_up_interruptible_all(&news->wait);
 }
 
 void gpamap_news_close(struct gpamap_news *news)
 {
-	WRITE_ONCE(news->closed, true);
-	wake_up_interruptible_poll(&news->wait, EPOLLHUP);
+	/* Pairs with gpamap_reader_read(): what was published is seen by who sees this. */
+	smp_store_release(&news->closed, true);
+	wake_up_interruptible_all(&news->wait);
 }
 
 static bool reader_is_behind(const struct gpamap_reader *reader)
@@ -58,20 +63,26 @@ ssize_t gpamap_reader_read(struct gpamap_reader *reader, struct file *file,
 {
 	struct gpamap_news *news = reader->news;
 	u64 generation;
+	bool closed;
 	int rc;
 
 	if (len < sizeof(generation))
 		return -EINVAL;
-	if (!reader_need_not_wait(reader)) {
+	for (;;) {
+		/* The last generation comes before the end. */
+		closed = smp_load_acquire(&news->closed);
+		generation = READ_ONCE(news->generation);
+		if (generation != READ_ONCE(reader->seen))
+			break;
+		if (closed)
+			return 0;
 		if (file->f_flags & O_NONBLOCK)
 			return -EAGAIN;
+		/* Who shares the file may be told first: then it is waited again. */
 		rc = wait_event_interruptible(news->wait, reader_need_not_wait(reader));
 		if (rc)
 			return rc;
 	}
-	if (!reader_is_behind(reader))
-		return 0;
-	generation = READ_ONCE(news->generation);
 	if (copy_to_user(buf, &generation, sizeof(generation)))
 		return -EFAULT;
 	WRITE_ONCE(reader->seen, generation);

@@ -111,6 +111,61 @@ static void ask_all(int fd)
 	_test_cmd_lookup(fd, SPACE, A, &lookup);
 }
 
+/* -- who waits ----------------------------------------------------------------- */
+
+struct exclusive {
+	pthread_t thread;
+	int watch, ep, n;
+};
+
+static void *exclusive_wait(void *arg)
+{
+	struct exclusive *x = arg;
+	struct epoll_event event;
+
+	x->n = epoll_wait(x->ep, &event, 1, 3000 * test_patience());
+	return NULL;
+}
+
+/* Exclusive are those who wait for one reader; each of several readers hears. */
+TEST_F_TIMEOUT(watch, exclusive_epolls, 60)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLEXCLUSIVE };
+	struct exclusive x[3];
+	u32 round, i;
+	u64 value;
+
+	for (i = 0; i < ARRAY_SIZE(x); i++) {
+		x[i].watch = map_watch(self->fd);
+		ASSERT_LE(0, x[i].watch);
+		ASSERT_EQ((ssize_t)sizeof(value), read(x[i].watch, &value, sizeof(value)));
+		x[i].ep = epoll_create1(EPOLL_CLOEXEC);
+		ASSERT_EQ(0, epoll_ctl(x[i].ep, EPOLL_CTL_ADD, x[i].watch, &event));
+	}
+	for (round = 0; round < 3; round++) {
+		for (i = 0; i < ARRAY_SIZE(x); i++)
+			ASSERT_EQ(0, pthread_create(&x[i].thread, NULL, exclusive_wait, &x[i]));
+		usleep(100000 * test_patience());
+		/* In the end the map goes: that is for all, too. */
+		if (round < 2) {
+			test_cmd_apply(self->fd, op_at(MEM, round ? A : B));
+		} else {
+			close(self->fd);
+			self->fd = -1;
+		}
+		for (i = 0; i < ARRAY_SIZE(x); i++) {
+			pthread_join(x[i].thread, NULL);
+			EXPECT_EQ(1, x[i].n) TH_LOG("round %u: reader %u", round, i);
+			EXPECT_EQ(round < 2 ? (ssize_t)sizeof(value) : 0,
+				  read(x[i].watch, &value, sizeof(value)));
+		}
+	}
+	for (i = 0; i < ARRAY_SIZE(x); i++) {
+		close(x[i].ep);
+		close(x[i].watch);
+	}
+}
+
 TEST_F(watch, asked_by_another_process)
 {
 	pid_t pid;
