@@ -191,6 +191,7 @@ static bool is_posting(const struct gpamap_access *a, const struct gpamap_io *io
  * was posted before.
  */
 static enum gpamap_answer write_io(const struct gpamap_access *a,
+				   const struct gpamap_snapshot *snapshot,
 				   const struct gpamap_range *range, struct gpamap_io *io,
 				   u64 offset)
 {
@@ -213,7 +214,7 @@ static enum gpamap_answer write_io(const struct gpamap_access *a,
 	if (stored)
 		return GPAMAP_ANSWER_REGISTER;
 	if (io->now.ring && gpamap_access_may_leave(a) && !gpamap_range_is_readonly(range) &&
-	    gpamap_ring_post(io, range->region->id, offset, a->len, value)) {
+	    gpamap_ring_post(io, snapshot->generation, range->region->id, offset, a->len, value)) {
 		gpamap_io_count(io, GPAMAP_COUNT_POSTED);
 		return GPAMAP_ANSWER_POSTED;
 	}
@@ -323,7 +324,7 @@ static bool dispatch_access(void *owner, const struct gpamap_access *a)
 	if (io && unlikely(!a->len))
 		answer = write_io_fast(range, io, offset);
 	else if (io && a->write)
-		answer = write_io(a, range, io, offset);
+		answer = write_io(a, snapshot, range, io, offset);
 	else if (io)
 		answer = read_io(a, io, offset);
 	if (answer == GPAMAP_ANSWER_EXIT)

@@ -284,24 +284,28 @@ static bool bell_same(const struct bell *bell, const struct gpamap_op *op)
 }
 
 /*
- * The doorbell that an operation describes, and how many are rung by the same writes. Those that
- * are leaving count: until they have left they are in the chain.
+ * The doorbell that an operation describes, how many will be rung by the same writes, and how
+ * many are in the chain for it: with those that are leaving, until they have left.
  */
 static struct bell *bell_find(const struct gpamap_io *io, const struct gpamap_op *op,
-			      const struct eventfd_ctx *eventfd, u32 *nr_same)
+			      const struct eventfd_ctx *eventfd, u32 *nr_same, u32 *nr_linked)
 {
 	struct gpamap_bells *bells = io->next.bells;
 	struct bell *bell, *found = NULL;
 
 	*nr_same = 0;
+	*nr_linked = 0;
 	if (!bells)
 		return NULL;
 	bell = *bell_head(bells, op->offset, op_match(op), op->value);
 	for (; bell; bell = bell->next[bells->link]) {
 		if (!bell_same(bell, op))
 			continue;
+		++*nr_linked;
+		if (bell->leaving)
+			continue;
 		++*nr_same;
-		if (bell->len == op->len && bell->eventfd == eventfd && !bell->leaving)
+		if (bell->len == op->len && bell->eventfd == eventfd)
 			found = bell;
 	}
 	return found;
@@ -369,7 +373,7 @@ static int doorbell_apply(struct gpamap_tie *tie)
 	const struct gpamap_op *op = tie->op;
 	struct eventfd_ctx *eventfd;
 	struct bell *bell;
-	u32 nr_same;
+	u32 nr_same, nr_linked;
 	u64 last;
 	int rc;
 
@@ -382,7 +386,7 @@ static int doorbell_apply(struct gpamap_tie *tie)
 	eventfd = eventfd_ctx_fdget(op->fd);
 	if (IS_ERR(eventfd))
 		return PTR_ERR(eventfd);
-	bell = bell_find(tie->io, op, eventfd, &nr_same);
+	bell = bell_find(tie->io, op, eventfd, &nr_same, &nr_linked);
 	if (is_remove(tie->undo)) {
 		rc = bell ? 0 : -ENOENT;
 		if (bell)
@@ -393,7 +397,8 @@ static int doorbell_apply(struct gpamap_tie *tie)
 	if (bell)
 		rc = -EEXIST;
 	else if (tie->ties->nr_doorbells >= GPAMAP_MAX_DOORBELLS ||
-		 nr_same >= GPAMAP_MAX_SAME_DOORBELLS)
+		 nr_same >= GPAMAP_MAX_SAME_DOORBELLS ||
+		 nr_linked >= 2 * GPAMAP_MAX_SAME_DOORBELLS)
 		rc = -ENOSPC;
 	else
 		rc = bell_add(tie, eventfd);

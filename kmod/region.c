@@ -371,6 +371,7 @@ static int op_region(struct gpamap_txn *txn, const struct gpamap_op *op,
 	INIT_LIST_HEAD(&region->aliases);
 	INIT_LIST_HEAD(&region->alias_link);
 
+	region->was = xa_load(&tree->regions, op->id);
 	rc = id_take(&tree->regions, op->id, region, &undo->shadow);
 	if (rc) {
 		kfree(region);
@@ -844,6 +845,7 @@ bool gpamap_txn_changed(const struct gpamap_txn *txn)
 void gpamap_txn_commit(struct gpamap_txn *txn)
 {
 	struct gpamap_tree *tree = txn->tree;
+	struct gpamap_region *region;
 	struct gpamap_root *root;
 	u32 i;
 
@@ -861,8 +863,11 @@ void gpamap_txn_commit(struct gpamap_txn *txn)
 		cond_resched();
 		switch (undo->code) {
 		case GPAMAP_OP_DESTROY:
-			if (xa_load(&tree->regions, undo->region->id) == undo->region)
-				xa_erase(&tree->regions, undo->region->id);
+			region = xa_load(&tree->regions, undo->region->id);
+			if (region == undo->region)
+				xa_erase(&tree->regions, region->id);
+			else if (region)
+				WRITE_ONCE(region->was, NULL);
 			if (undo->region->root)
 				root_free(undo->region->root);
 			kfree_rcu(undo->region, rcu);

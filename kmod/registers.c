@@ -335,7 +335,7 @@ int gpamap_registers_mmap(struct gpamap_ties *ties, struct gpamap_tree *tree,
 			  struct vm_area_struct *vma)
 {
 	const struct gpamap_region *region;
-	const struct gpamap_io *io;
+	const struct gpamap_io *io = NULL;
 	struct page *page = NULL;
 	int rc;
 
@@ -344,8 +344,10 @@ int gpamap_registers_mmap(struct gpamap_ties *ties, struct gpamap_tree *tree,
 	/* Of the region; what is tied to it goes after it was published under the lock. */
 	rcu_read_lock();
 	spin_lock(&ties->pages_lock);
-	region = xa_load(&tree->regions, vma->vm_pgoff);
-	io = region ? rcu_dereference(region->io) : NULL;
+	/* What an open transaction has made of the id is not there yet. */
+	for (region = xa_load(&tree->regions, vma->vm_pgoff); region && !io;
+	     region = READ_ONCE(region->was))
+		io = rcu_dereference(region->io);
 	if (io && io->now.registers) {
 		page = io->now.registers->page;
 		get_page(page);

@@ -76,7 +76,8 @@ bool gpamap_ring_drained(const struct gpamap_io *io)
 }
 
 /* Whether a write is posted. */
-bool gpamap_ring_post(const struct gpamap_io *io, u32 region, u64 offset, u32 len, u64 value)
+bool gpamap_ring_post(const struct gpamap_io *io, u64 generation, u32 region, u64 offset,
+		      u32 len, u64 value)
 {
 	struct gpamap_ring_buffer *ring = io->now.ring;
 	u32 head, pending;
@@ -97,6 +98,7 @@ bool gpamap_ring_post(const struct gpamap_io *io, u32 region, u64 offset, u32 le
 		.len = len,
 		.offset = offset,
 		.value = value,
+		.generation = generation,
 	};
 	WRITE_ONCE(ring->seq, ring->seq + 1);
 	/* Pairs with the VMM's load, behind which it reads the entry. */

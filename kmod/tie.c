@@ -192,13 +192,26 @@ void gpamap_ties_unprepare(const struct gpamap_op *ops, u32 nr, void **prepared)
 	kvfree(prepared);
 }
 
-/* Whether there is any such operation in it: the answers of regions may be others then. */
+static bool state_equal(const struct gpamap_io_state *a, const struct gpamap_io_state *b)
+{
+	return a->bells == b->bells && a->registers == b->registers &&
+	       a->handler == b->handler && a->ring == b->ring && a->policy == b->policy;
+}
+
+/* Whether an operation on ties makes a difference. In a table of doorbells it is not looked for. */
+static bool tie_changed(const struct gpamap_undo *undo)
+{
+	return undo->code == GPAMAP_OP_DOORBELL ||
+	       (undo->io && !state_equal(&undo->io->now, &undo->io->next));
+}
+
+/* Whether the answers of regions may be others than before. */
 bool gpamap_ties_changed(const struct gpamap_txn *txn)
 {
 	u32 i;
 
 	for (i = 0; i < txn->nr; i++)
-		if (find_kind(txn->log[i].code))
+		if (find_kind(txn->log[i].code) && tie_changed(&txn->log[i]))
 			return true;
 	return false;
 }
@@ -206,9 +219,14 @@ bool gpamap_ties_changed(const struct gpamap_txn *txn)
 static void io_publish(struct gpamap_ties *ties, struct gpamap_region *region,
 		       struct gpamap_io *io)
 {
+	struct gpamap_io *shown = next_is_tied(io) ? io : NULL;
+
+	/* Else vCPUs may run. */
+	if (state_equal(&io->now, &io->next) && rcu_access_pointer(region->io) == shown)
+		return;
 	spin_lock(&ties->pages_lock);
 	io->now = io->next;
-	rcu_assign_pointer(region->io, next_is_tied(io) ? io : NULL);
+	rcu_assign_pointer(region->io, shown);
 	spin_unlock(&ties->pages_lock);
 }
 

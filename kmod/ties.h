@@ -148,7 +148,8 @@ int gpamap_ring_change(struct gpamap_ties *ties, const struct gpamap_ring *cmd);
 void gpamap_ring_layout(struct gpamap_layout *layout);
 int gpamap_ring_mmap(struct gpamap_ties *ties, struct vm_area_struct *vma);
 bool gpamap_ring_drained(const struct gpamap_io *io);
-bool gpamap_ring_post(const struct gpamap_io *io, u32 region, u64 offset, u32 len, u64 value);
+bool gpamap_ring_post(const struct gpamap_io *io, u64 generation, u32 region, u64 offset,
+		      u32 len, u64 value);
 void gpamap_ring_leave(struct gpamap_ring_buffer *ring);
 void gpamap_ring_join(struct gpamap_ring_buffer *ring);
 void gpamap_rings_free(struct gpamap_ties *ties);

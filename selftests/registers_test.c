@@ -515,6 +515,8 @@ TEST_F(registers, library)
 
 	ASSERT_EQ(0, gpamap_from_fd(dup(self->fd), &map));
 	EXPECT_EQ(-ENOENT, gpamap_registers_map(map, DEV, &page));
+	EXPECT_EQ(-ENOENT, gpamap_registers_map(map, 0, &page));
+	EXPECT_EQ(-ENOENT, gpamap_registers_set(map, 0, regs, 2));
 	ASSERT_EQ(0, gpamap_registers_set(map, DEV, regs, 2));
 	EXPECT_EQ(-EEXIST, gpamap_registers_set(map, DEV, regs, 2));
 	ASSERT_EQ(0, gpamap_registers_map(map, DEV, &page));

@@ -261,6 +261,32 @@ TEST_F(ring, entries)
 	unmap_ring(ring, 16);
 }
 
+/* A region is destroyed and made anew by one commit: which of the two an entry is for is told. */
+TEST_F(ring, generations)
+{
+	struct gpamap_ring_header *ring;
+	struct gpamap_ring_entry old, new;
+	struct gpamap_apply out;
+
+	add_ring(RING, 16, 16);
+	ring = map_ring(self->fd, RING, 16);
+	ASSERT_NE(NULL, ring);
+	add_post(DEV, RING);
+	EXPECT_POSTED(A, 4, 1);
+	test_cmd_plan(self->fd, 0, &out, op_untie(DEV, GPAMAP_TIE_RING), op_del(DEV),
+		      op_destroy(DEV), op_io(DEV, 2 * PAGE - 1), op_post(DEV, RING),
+		      op_add(DEV, ROOT, A, 0));
+	EXPECT_POSTED(A, 4, 2);
+	old = take(ring);
+	new = take(ring);
+	EXPECT_EQ((u32)DEV, old.region);
+	EXPECT_EQ((u32)DEV, new.region);
+	EXPECT_EQ(out.out_generation - 1, old.generation);
+	EXPECT_EQ(out.out_generation, new.generation);
+	EXPECT_NO_ENTRY(ring);
+	unmap_ring(ring, 16);
+}
+
 /* KVM cuts a write at the border of a page, wherever that is in it. */
 TEST_F(ring, over_the_border_of_a_page)
 {

@@ -10,6 +10,7 @@
 #include "harness.h"
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -468,19 +469,127 @@ TEST_F(ties, undone_behind_an_untie)
 	apply(op_untie(DEV, TIE_ALL));
 }
 
-/* Until the batch is done what was untied counts: else one chain could be as long as a batch. */
+/* What was untied is there until the batch is done: no chain is as long as a batch. */
 TEST_F(ties, the_same_again_and_again)
 {
-	struct gpamap_op ops[2 * GPAMAP_MAX_SAME_DOORBELLS + 1];
+	struct gpamap_op ops[4 * GPAMAP_MAX_SAME_DOORBELLS + 1];
 	u32 i;
 
-	for (i = 0; i < GPAMAP_MAX_SAME_DOORBELLS; i++) {
+	for (i = 0; i < 2 * GPAMAP_MAX_SAME_DOORBELLS; i++) {
 		ops[2 * i] = op_doorbell(DEV, 0, 4, self->bells[0]);
 		ops[2 * i + 1] = op_flags(ops[2 * i], GPAMAP_DOORBELL_REMOVE);
 	}
 	ops[2 * i] = ops[0];
 	test_cmd_apply_ops(self->fd, ops, 2 * i);
 	test_err_apply_ops(ENOSPC, 2 * i, self->fd, ops, 2 * i + 1);
+}
+
+/* As many as there can be are replaced, whatever else there is: only the result counts. */
+TEST_F(ties, all_the_same_replaced)
+{
+	struct gpamap_op ops[2 * GPAMAP_MAX_SAME_DOORBELLS];
+	const u32 nr = GPAMAP_MAX_SAME_DOORBELLS;
+	int bells[2 * GPAMAP_MAX_SAME_DOORBELLS];
+	u32 others, i;
+	u64 n;
+
+	for (i = 0; i < 2 * nr; i++) {
+		bells[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		ASSERT_LE(0, bells[i]);
+	}
+	for (others = 0; others <= 40; others += 20) {
+		for (i = 0; i < nr; i++)
+			ASSERT_EQ(0, doorbell_add(self->fd, DEV, 0, 4, bells[i]));
+		for (i = 0; i < others; i++)
+			ASSERT_EQ(0, doorbell_add(self->fd, DEV, 8 + 4 * i, 4, bells[0]));
+		for (i = 0; i < nr; i++) {
+			ops[i] = op_flags(op_doorbell(DEV, 0, 4, bells[i]),
+					  GPAMAP_DOORBELL_REMOVE);
+			ops[nr + i] = op_doorbell(DEV, 0, 4, bells[nr + i]);
+		}
+		test_cmd_apply_ops(self->fd, ops, 2 * nr);
+		EXPECT_DONE(guest_write(&self->guest, A, 4, 1));
+		for (i = 0; i < 2 * nr; i++)
+			EXPECT_EQ(i < nr ? -1 : (ssize_t)sizeof(n),
+				  read(bells[i], &n, sizeof(n)));
+		test_err_apply(ENOSPC, 0, self->fd, op_doorbell(DEV, 0, 4, bells[0]));
+		apply(op_untie(DEV, TIE_ALL));
+	}
+	for (i = 0; i < 2 * nr; i++)
+		close(bells[i]);
+}
+
+/* What makes no difference holds nobody, and cannot fail for that. */
+TEST_F(ties, no_difference_holds_nobody)
+{
+	struct gpamap_apply out;
+	u64 holds;
+
+	holds = query_stats(self->fd).holds;
+	test_cmd_plan(self->fd, GPAMAP_APPLY_DRY_RUN, &out, op_untie(DEV, TIE_ALL));
+	EXPECT_EQ(0u, out.out_plan);
+	apply(op_untie(DEV, TIE_ALL));
+	apply(op_policy(DEV, GPAMAP_POLICY_NONE));
+	apply(op_policy(DEV, GPAMAP_POLICY_TELL), op_policy(DEV, GPAMAP_POLICY_NONE));
+	apply(op_registers(DEV, regs, 2), op_untie(DEV, GPAMAP_TIE_REGISTERS));
+	EXPECT_EQ(holds, query_stats(self->fd).holds);
+	apply(op_policy(DEV, GPAMAP_POLICY_TELL));
+	EXPECT_EQ(holds + 1, query_stats(self->fd).holds);
+	apply(op_policy(DEV, GPAMAP_POLICY_TELL));
+	EXPECT_EQ(holds + 1, query_stats(self->fd).holds);
+	/* And is no less tied: the access is told of, and counted. */
+	EXPECT_LEAVES(guest_read(&self->guest, A, 4));
+	apply(op_untie(DEV, TIE_ALL));
+	EXPECT_EQ(holds + 2, query_stats(self->fd).holds);
+}
+
+static struct {
+	int fd;
+	bool stop;			/* atomic */
+} planner;
+
+static void *plan_all_anew(void *arg)
+{
+	struct gpamap_op ops[] = {
+		op_untie(DEV, TIE_ALL), op_del(DEV), op_destroy(DEV), op_io(DEV, 255),
+		op_registers(DEV, regs, 2), op_add(DEV, ROOT, A, 0),
+		op_untie(DEV, TIE_ALL), op_del(DEV), op_destroy(DEV), op_io(DEV, 255),
+	};
+	struct gpamap_apply out;
+
+	(void)arg;
+	while (!__atomic_load_n(&planner.stop, __ATOMIC_RELAXED))
+		if (_test_cmd_plan(planner.fd, GPAMAP_APPLY_DRY_RUN, ops, ARRAY_SIZE(ops), &out))
+			return (void *)1;
+	return NULL;
+}
+
+/* What is only planned, and undone, is nothing to who maps the registers. */
+TEST_F_TIMEOUT(ties, mmap_beside_plans, 60)
+{
+	u32 i, missing = 0;
+	pthread_t thread;
+	void *p, *rc;
+
+	apply(op_registers(DEV, regs, 2));
+	planner.fd = self->fd;
+	planner.stop = false;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, plan_all_anew, NULL));
+	for (i = 0; i < 5000; i++) {
+		p = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, self->fd, DEV * PAGE);
+		if (p == MAP_FAILED)
+			missing++;
+		else
+			munmap(p, PAGE);
+	}
+	__atomic_store_n(&planner.stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, &rc);
+	EXPECT_EQ(NULL, rc);
+	EXPECT_EQ(0u, missing);
+	/* Once it is done it is the new page, and without registers none. */
+	apply(op_untie(DEV, TIE_ALL), op_del(DEV), op_destroy(DEV), op_io(DEV, 255));
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, PAGE, PROT_READ, MAP_SHARED, self->fd, DEV * PAGE));
+	EXPECT_EQ(ENOENT, errno);
 }
 
 /* -- regions with their ties ------------------------------------------------------- */

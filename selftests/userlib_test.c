@@ -734,6 +734,25 @@ TEST_F(lib, the_first_error_of_a_batch_is_kept)
 	EXPECT_EQ(0, failed);
 }
 
+/* An operation of the batch's own is appended again while its array grows, and errno stays. */
+TEST_F(lib, batch_copies_its_own)
+{
+	const struct gpamap_op first = { .code = GPAMAP_OP_DEL, .id = 77 };
+	uint32_t i;
+
+	errno = 4711;
+	ASSERT_EQ(0, gpamap_batch_op(self->batch, &first));
+	for (i = 0; i < 1000; i++) {
+		const struct gpamap_op *op = gpamap_batch_get(self->batch, i);
+
+		ASSERT_NE(NULL, op);
+		ASSERT_EQ(0, gpamap_batch_op(self->batch, op));
+	}
+	for (i = 0; i <= 1000; i++)
+		ASSERT_EQ(0, memcmp(&first, gpamap_batch_get(self->batch, i), sizeof(first)));
+	EXPECT_EQ(4711, errno);
+}
+
 TEST_F(lib, from_fd_takes_maps_only)
 {
 	struct gpamap *map;

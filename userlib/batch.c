@@ -11,8 +11,11 @@
 
 int gpamap_batch_new(struct gpamap_batch **out)
 {
-	struct gpamap_batch *batch = calloc(1, sizeof(*batch));
+	struct gpamap_batch *batch;
+	int saved = errno;
 
+	batch = calloc(1, sizeof(*batch));
+	errno = saved;
 	if (!batch)
 		return -ENOMEM;
 	*out = batch;
@@ -52,6 +55,10 @@ int gpamap_batch_fail(struct gpamap_batch *batch, int err)
 
 int gpamap_batch_op(struct gpamap_batch *batch, const struct gpamap_op *op)
 {
+	/* It may be one of the batch's own, which move. */
+	const struct gpamap_op copy = *op;
+	int saved = errno;
+
 	if (batch->nr == batch->max) {
 		uint32_t max = batch->max ? 2 * batch->max : 16;
 		struct gpamap_op *ops;
@@ -59,12 +66,13 @@ int gpamap_batch_op(struct gpamap_batch *batch, const struct gpamap_op *op)
 		if (max <= batch->max)
 			return gpamap_batch_fail(batch, -ENOMEM);
 		ops = reallocarray(batch->ops, max, sizeof(*ops));
+		errno = saved;
 		if (!ops)
 			return gpamap_batch_fail(batch, -ENOMEM);
 		batch->ops = ops;
 		batch->max = max;
 	}
-	batch->ops[batch->nr++] = *op;
+	batch->ops[batch->nr++] = copy;
 	return 0;
 }
 

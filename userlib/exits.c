@@ -16,17 +16,26 @@ struct gpamap_exits {
 	uint32_t nr_vcpus;
 };
 
+/* Records that follow each other are those of one block. */
 static uint32_t per_block(const struct gpamap_layout *layout)
 {
-	return layout->block_size / layout->record_size;
+	return layout->block_size ? layout->block_size / layout->record_size : UINT32_MAX;
 }
 
-/* Of the mapping; 0 if the records do not fit into what can be mapped. */
+/* Bytes from the first record to that of a vCPU. */
+static uint64_t record_at(const struct gpamap_layout *layout, uint32_t vcpu_id)
+{
+	uint32_t per = per_block(layout);
+
+	return (uint64_t)(vcpu_id / per) * layout->block_size +
+	       (uint64_t)(vcpu_id % per) * layout->record_size;
+}
+
+/* Of the mapping for at least one; 0 if the records do not fit into what can be mapped. */
 static size_t exits_len(const struct gpamap_layout *layout, uint32_t nr_vcpus)
 {
-	uint64_t per = per_block(layout);
-	uint64_t blocks = (nr_vcpus + per - 1) / per;
-	uint64_t len = gpamap_page_align(layout->first + blocks * layout->block_size);
+	uint64_t end = layout->first + record_at(layout, nr_vcpus - 1) + layout->record_size;
+	uint64_t len = gpamap_page_align(end);
 
 	return len > (uint64_t)GPAMAP_MAX_EXIT_PAGES * sysconf(_SC_PAGESIZE) ? 0 : len;
 }
@@ -69,14 +78,10 @@ void gpamap_exits_unmap(struct gpamap_exits *exits)
 
 struct gpamap_exit *gpamap_exits_at(const struct gpamap_exits *exits, uint32_t vcpu_id)
 {
-	const struct gpamap_layout *layout = &exits->layout;
-	uint32_t per = per_block(layout);
-
 	if (vcpu_id >= exits->nr_vcpus)
 		return NULL;
-	return (void *)((char *)exits->area + layout->first +
-			(size_t)(vcpu_id / per) * layout->block_size +
-			(size_t)(vcpu_id % per) * layout->record_size);
+	return (void *)((char *)exits->area + exits->layout.first +
+			record_at(&exits->layout, vcpu_id));
 }
 
 int gpamap_exit_resolve(struct gpamap *map, struct gpamap_exit *record, uint32_t space,

@@ -238,7 +238,8 @@ GPAMAP_API int gpamap_batch_space_destroy(struct gpamap_batch *batch, uint32_t i
  * Applies the batch as one transaction: all of it, or nothing. The batch stays as
  * it is. Before that, and whether or not the kernel takes it, the rings of @map are drained
  * (gpamap_drain()), unless this is called in a callback of a ring. vCPUs that run may post
- * more meanwhile: entries name regions, and stay right.
+ * more meanwhile: entries name regions, and stay right; if the batch gives the id of a region
+ * that posts to another, gpamap_ring_entry.generation tells which of the two an entry is for.
  * @failed: receives the index of the operation that is to blame for an error, or
  *	GPAMAP_NO_OP; may be NULL.
  *
@@ -395,7 +396,8 @@ GPAMAP_API int gpamap_batch_registers_remove(struct gpamap_batch *batch, uint32_
  * The page with the values of the registers of @region, by offset, to be read and written:
  * use atomic operations of the register's length. It stays until gpamap_registers_unmap(),
  * and keeps the map open until then. -ENOENT: the region has no registers. -EOPNOTSUPP: the
- * kernel has laid them out in a way that this library does not know.
+ * kernel has laid them out in a way that this library does not know. -EOVERFLOW: a 32-bit
+ * program cannot map what belongs to so high an id.
  */
 GPAMAP_API int gpamap_registers_map(struct gpamap *map, uint32_t region, void **page);
 /** @map: that with which it was mapped, still open. */

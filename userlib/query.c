@@ -17,11 +17,12 @@ static int query(struct gpamap *map, uint32_t what, uint32_t space, size_t recor
 		.record_size = record_size,
 	};
 	void *records = NULL;
-	int rc;
+	int saved = errno, rc;
 
 	for (;;) {
 		void *room = realloc(records, cmd.count ? cmd.count * record_size : 1);
 
+		errno = saved;
 		if (!room) {
 			rc = -ENOMEM;
 			break;

@@ -17,6 +17,9 @@ static int apply_one(struct gpamap *map, const struct gpamap_batch *batch)
 {
 	struct gpamap_apply out;
 
+	/* No region has that id, which an operation could not even name. */
+	if (batch->nr && !batch->ops[0].id)
+		return -ENOENT;
 	return gpamap_commit(map, batch, 0, &out);
 }
 
@@ -171,6 +174,9 @@ int gpamap_registers_map(struct gpamap *map, uint32_t region, void **page)
 
 	if (!layout)
 		return -EOPNOTSUPP;
+	/* No region has that id; what is mapped there is something else. */
+	if (!region)
+		return -ENOENT;
 	rc = gpamap_mmap(map, registers_len(layout), region, &p);
 	if (!rc)
 		*page = (char *)p + layout->first;
@@ -181,7 +187,10 @@ void gpamap_registers_unmap(struct gpamap *map, void *page)
 {
 	const struct gpamap_layout *layout = gpamap_layout_of(map, GPAMAP_AREA_REGISTERS);
 
+	int saved = errno;
+
 	munmap((char *)page - layout->first, registers_len(layout));
+	errno = saved;
 }
 
 /* ---- posted writes ---------------------------------------------------- */

@@ -192,6 +192,29 @@ TEST_F(layout, shorter_exits)
 	gpamap_exits_unmap(exits);
 }
 
+/* One after the other, whatever the pages are. */
+TEST_F(layout, exits_without_blocks)
+{
+	struct gpamap_exits *exits;
+	struct gpamap_exit record;
+	uint32_t i;
+
+	LAYOUT(GPAMAP_AREA_EXITS)->first = 16;
+	LAYOUT(GPAMAP_AREA_EXITS)->record_size = 72;
+	LAYOUT(GPAMAP_AREA_EXITS)->block_size = 0;
+	open_map();
+	for (i = 0; i < 100; i++) {
+		record = record_of(i);
+		memcpy(area + 16 + i * 72, &record, sizeof(record));
+	}
+	ASSERT_EQ(0, gpamap_exits_map(self->map, 100, &exits));
+	EXPECT_EQ(2 * PAGE, mapped_len);
+	for (i = 0; i < 100; i++)
+		EXPECT_RESOLVED(exits, i, 0x700000 + i);
+	gpamap_exits_unmap(exits);
+	EXPECT_EQ(-EINVAL, gpamap_exits_map(self->map, ~0U, &exits));
+}
+
 TEST_F(layout, registers)
 {
 	void *page;
@@ -310,6 +333,21 @@ TEST_F(layout, other_versions)
 	expect_not_usable(_metadata, &self->map);
 	for (i = 0; i < NR_AREAS; i++)
 		layouts[i].version = ~0U;
+	expect_not_usable(_metadata, &self->map);
+}
+
+/* What no kernel says. */
+TEST_F(layout, unsound)
+{
+	uint32_t i;
+
+	for (i = 0; i < NR_AREAS; i++)
+		layouts[i].record_size = 0;
+	expect_not_usable(_metadata, &self->map);
+	for (i = 0; i < NR_AREAS; i++) {
+		layouts[i].record_size = 96;
+		layouts[i].block_size = 95;
+	}
 	expect_not_usable(_metadata, &self->map);
 }
 

@@ -43,6 +43,7 @@ typedef __s32 s32;
 /* Nobody waits for this thread, and a killed one is gone. */
 #define cond_resched() do { } while (0)
 #define fatal_signal_pending(task) false
+#define WRITE_ONCE(x, value) ((x) = (value))
 
 #define MAX_ERRNO 4095
 #define ERR_PTR(err) ((void *)(long)(err))

@@ -271,7 +271,8 @@ enum gpamap_space_kind {
  *	in struct gpamap_policy.
  * @GPAMAP_OP_UNTIE: Untie from region @id all that @mask (enum gpamap_tie_mask) names, be it
  *	much or nothing. ENOENT no such region; EOPNOTSUPP an unknown bit; EINVAL an empty
- *	mask.
+ *	mask. ENOSPC one stretch on KVM's bus becomes more than there is room for: of many
+ *	regions that touch every other one is untied.
  */
 enum gpamap_op_code {
 	GPAMAP_OP_REGION = 1,
@@ -571,7 +572,8 @@ struct gpamap_lookup {
  * Returns the descriptor of a new file, close-on-exec, that tells of new generations of the map:
  * a reader of its own. poll() says readable (EPOLLIN) when the map has a generation that was
  * not read from this file yet; only read() on the file acknowledges it. In the beginning
- * everything is new. The map's own file is such a reader, too.
+ * the generation that the map has is new, unless it is 0: then nothing was committed yet. The
+ * map's own file is such a reader, too.
  *
  * read() gives 8 bytes, the generation (struct gpamap_apply), in the byte order of the host,
  * and waits for a new one unless the file is O_NONBLOCK (EAGAIN). EINVAL for room of less than
@@ -642,9 +644,9 @@ enum gpamap_doorbell_flags {
  * region, or @fd is no eventfd. EBADF @fd is not open. EEXIST there is the same doorbell
  * (same region, offset, length, flags, value and eventfd). ENOSPC
  * GPAMAP_MAX_DOORBELLS or GPAMAP_MAX_SAME_DOORBELLS, or GPAMAP_MAX_BUS_RANGES, or KVM's bus
- * is full. EEXIST another device of KVM's (its ioeventfd, coalesced zone, interrupt
- * controllers) is where the region is. EIO the map is broken, or the VM belongs to another
- * process.
+ * is full, or more than twice GPAMAP_MAX_SAME_DOORBELLS come and go in one batch. EEXIST
+ * another device of KVM's (its ioeventfd, coalesced zone, interrupt controllers) is where the
+ * region is. EIO the map is broken, or the VM belongs to another process.
  *
  * The last but one, and ENOSPC for the same reason, are errors of GPAMAP_APPLY and
  * GPAMAP_ATTACH too, when they show a region that has doorbells, registers, a handler or a
@@ -959,6 +961,9 @@ struct gpamap_ring_header {
  *	went over the border of a page
  * @offset: Where in the region it begins
  * @value: What was written, as a number in the byte order of the host
+ * @generation: The map's generation in which it was written. If the region has been destroyed,
+ *	and made anew with the same id, by a commit that gave a later one, this is a write to the
+ *	region that is no more
  */
 struct gpamap_ring_entry {
 	__aligned_u64 seq;
@@ -966,6 +971,7 @@ struct gpamap_ring_entry {
 	__u32 len;
 	__aligned_u64 offset;
 	__aligned_u64 value;
+	__aligned_u64 generation;
 };
 
 /**
@@ -987,8 +993,9 @@ enum gpamap_post_flags {
  * ring no doorbell become entries of the ring, and the vCPU goes on at once. They are in
  * the order in which they were made, those of all vCPUs and of all regions of the group.
  * An entry names region and offset, not an address, so it stays right when the region
- * moves. Entries that are pending when a region stops posting stay pending: take them
- * before the id of the region is given to another.
+ * moves. Entries that are pending when a region stops posting stay pending. vCPUs that run may
+ * post until the very commit that gives the region's id to another: gpamap_ring_entry.generation
+ * tells which of the two an entry is for.
  *
  * A write that finds the ring full leaves to the VMM, like any other access to the region
  * that is not answered in the kernel; nothing is lost, to ports neither. Before it handles
@@ -1190,7 +1197,8 @@ struct gpamap_slot_info {
 
 /**
  * struct gpamap_stats - What a map has done since it was opened (GPAMAP_QUERY_STATS)
- * @commits: GPAMAP_APPLY calls that succeeded, dry runs left out
+ * @commits: GPAMAP_APPLY calls that succeeded, dry runs left out, and the commands that tie
+ *	something to a region, each a batch of one
  * @creates: Memslots created, by GPAMAP_ATTACH too
  * @deletes: Memslots deleted, by GPAMAP_DETACH too
  * @moves: Memslots moved to another guest-physical address
@@ -1267,8 +1275,8 @@ enum gpamap_area {
  *	(EXITS); 0: one follows the other
  *
  * The head of memory that is mapped, told before it is mapped, as the length of the mapping
- * depends on it: whole blocks (EXITS); @first + @record_size (REGISTERS); @first and the
- * entries, rounded up to whole pages (RING). A header or a record may be longer than a
+ * depends on it: up to the last record (EXITS), @first + @record_size (REGISTERS), all entries
+ * (RING), rounded up to whole pages. A header or a record may be longer than a
  * program knows, its members are at the places that this header gives them, and what the
  * program does not know is none of its business; a program from the future finds one that is
  * shorter than its own, and takes what is missing for 0.
