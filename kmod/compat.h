@@ -16,6 +16,10 @@
 #include <linux/mm.h>
 #include <linux/srcu.h>
 #include <uapi/linux/kvm.h>
+/* Since 6.16: cpuid_eax() has a header of its own. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+#include <asm/cpuid/api.h>
+#endif
 
 /* Since 6.3: vma->vm_flags is written through helpers. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)

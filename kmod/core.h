@@ -316,8 +316,10 @@ int gpamap_range_print(char *buf, size_t len, const struct gpamap_range *range);
 /* diff.c */
 bool gpamap_range_is_memory(const struct gpamap_range *range);
 bool gpamap_range_is_readonly(const struct gpamap_range *range);
-int __must_check gpamap_range_slot(const struct gpamap_range *range,
-				   unsigned int page_shift, struct gpamap_slot *slot);
+bool gpamap_range_is_congruent(const struct gpamap_range *range, unsigned int page_shift);
+u32 gpamap_range_flags(const struct gpamap_range *range, unsigned int page_shift);
+int __must_check gpamap_range_slot(const struct gpamap_range *range, unsigned int page_shift,
+				   u64 nr_gfns, struct gpamap_slot *slot);
 bool gpamap_slot_serves(const struct gpamap_slot *slot, const struct gpamap_slot *whole,
 			unsigned int page_shift);
 bool gpamap_slot_is_large(u64 npages, unsigned int page_shift);

@@ -3,7 +3,9 @@
  * From a range of a flat view to the memslots that it calls for.
  *
  * A range of ram or rom, or of a rom device in romd mode, is to be covered by slots,
- * rounded inwards to whole pages; a page that is only partly memory stays without one.
+ * rounded inwards to whole pages; a page that is only partly memory stays without one. So does
+ * a range whose guest-physical and host addresses are at different places in their pages, for
+ * a guest chooses addresses, and what lies where no processor can address it.
  * How it is divided among slots is free: a slot that is there already is as good as a
  * new one, as long as it lies in the range, at the same host memory and with the same
  * read-only flag, since KVM lets none of these change on a live slot.
@@ -50,16 +52,38 @@ static u64 end_gfn(const struct gpamap_range *range, unsigned int shift)
 	return (range->last >> shift) + ((range->last & mask) == mask);
 }
 
+/* Whether its guest-physical and its host address are at the same place in a page (rule 38). */
+bool gpamap_range_is_congruent(const struct gpamap_range *range, unsigned int page_shift)
+{
+	return !((range->region->hva + range->offset - range->start) &
+		 ((1ULL << page_shift) - 1));
+}
+
+/**
+ * gpamap_range_flags() - What is told of a range
+ * @range: The range
+ * @page_shift: Of the host's pages
+ *
+ * Return: enum gpamap_region_flags and enum gpamap_range_flags.
+ */
+u32 gpamap_range_flags(const struct gpamap_range *range, unsigned int page_shift)
+{
+	if (gpamap_range_is_memory(range) && range->region->hva &&
+	    !gpamap_range_is_congruent(range, page_shift))
+		return range->flags | GPAMAP_RANGE_UNALIGNED;
+	return range->flags;
+}
+
 /**
  * gpamap_range_slot() - All that a range calls for, as if it were one slot
  * @range: The range
  * @page_shift: Of the host's pages
+ * @nr_gfns: How many pages a processor of the VM can address
  * @slot: The slot, without id and address space, and of any length
  *
- * Return: 1; 0 if it calls for none; -EINVAL when it is memory that cannot be a slot:
- * there is no host memory, or gpa and hva are not congruent modulo the page (rule 38).
+ * Return: 1; 0 if it calls for none; -EINVAL when it is memory without host memory.
  */
-int gpamap_range_slot(const struct gpamap_range *range, unsigned int page_shift,
+int gpamap_range_slot(const struct gpamap_range *range, unsigned int page_shift, u64 nr_gfns,
 		      struct gpamap_slot *slot)
 {
 	u64 mask = (1ULL << page_shift) - 1;
@@ -67,11 +91,12 @@ int gpamap_range_slot(const struct gpamap_range *range, unsigned int page_shift,
 
 	if (!gpamap_range_is_memory(range))
 		return 0;
-	if (!range->region->hva ||
-	    (range->region->hva + range->offset - range->start) & mask)
+	if (!range->region->hva)
 		return -EINVAL;
+	if (!gpamap_range_is_congruent(range, page_shift))
+		return 0;
 	gfn = (range->start >> page_shift) + !!(range->start & mask);
-	end = end_gfn(range, page_shift);
+	end = min(end_gfn(range, page_shift), nr_gfns);
 	if (gfn >= end)
 		return 0;
 	*slot = (struct gpamap_slot){

@@ -92,22 +92,66 @@ static void take_rest(const struct gpamap_access *a, struct gpamap_io *io,
 		.space = snapshot->bus_space[a->view],
 		.region = range->region->id,
 		.kind = range->region->kind,
-		.region_flags = range->flags,
+		.region_flags = gpamap_range_flags(range, PAGE_SHIFT),
 		.hva = range->region->hva ? range->region->hva + offset : 0,
 	};
 }
 
+/* One access of 1, 2, 4 or 8 bytes. */
+static bool access_memory(u64 hva, u32 len, bool write, void *val)
+{
+	void __user *at = u64_to_user_ptr(hva);
+	int rc = -EFAULT;
+
+#define ACCESS(_type)								\
+	do {									\
+		_type __value;							\
+		if (write) {							\
+			memcpy(&__value, val, sizeof(__value));			\
+			rc = put_user(__value, (_type __user *)at);		\
+		} else {							\
+			rc = get_user(__value, (_type __user *)at);		\
+			memcpy(val, &__value, sizeof(__value));			\
+		}								\
+	} while (0)
+	switch (len) {
+	case 1:
+		ACCESS(u8);
+		break;
+	case 2:
+		ACCESS(u16);
+		break;
+	case 4:
+		ACCESS(u32);
+		break;
+	case 8:
+		ACCESS(u64);
+		break;
+	}
+#undef ACCESS
+	return !rc;
+}
+
+/*
+ * The memory may be a device's, that is mapped, so what the guest does in one access is one
+ * here, if it is aligned; what is not, or goes over a border, is cut into such.
+ */
 static bool copy_pieces(const struct gpamap_access *a, const struct rest *rest)
 {
 	void *val = a->val;
-	u32 i;
+	u32 i, n;
 
-	for (i = 0; i < rest->nr_pieces; val += rest->pieces[i++].len) {
-		void __user *at = u64_to_user_ptr(rest->pieces[i].hva);
+	for (i = 0; i < rest->nr_pieces; i++) {
+		u64 hva = rest->pieces[i].hva;
 		u32 len = rest->pieces[i].len;
 
-		if (a->write ? copy_to_user(at, val, len) : copy_from_user(val, at, len))
-			return false;
+		for (; len; hva += n, val += n, len -= n) {
+			n = rounddown_pow_of_two(len);
+			if (hva & (n - 1))
+				n = 1U << __ffs(hva);
+			if (!access_memory(hva, n, a->write, val))
+				return false;
+		}
 	}
 	return true;
 }

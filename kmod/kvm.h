@@ -110,6 +110,7 @@ struct gpamap_vm {
 	u32 first_slot;
 	u32 nr_slots;
 	u32 nr_as;			/* KVM_CAP_MULTI_ADDRESS_SPACE */
+	u64 nr_gfns;			/* that a vCPU can address */
 	bool readonly_mem;		/* KVM_CAP_READONLY_MEM */
 	struct hold *hold;
 	struct gpamap_bus_device *bus_devices;	/* GPAMAP_NR_BUSES */

@@ -41,6 +41,7 @@
 #include <linux/sched/mm.h>
 #include <linux/uaccess.h>
 #include <linux/wait.h>
+#include <asm/processor.h>
 #include "kvm.h"
 #include "trace.h"
 
@@ -283,6 +284,19 @@ static int check_layout(struct gpamap_vm *vm, unsigned long deadline)
 	return rc;
 }
 
+/*
+ * How many pages have addresses that a vCPU can make: KVM takes no slots for others where it
+ * uses nested paging. As KVM reckons, with bits that were taken for keys of encryption.
+ */
+static u64 addressable_gfns(void)
+{
+	u32 bits = boot_cpu_data.x86_phys_bits;
+
+	if (boot_cpu_data.extended_cpuid_level >= 0x80000008)
+		bits = cpuid_eax(0x80000008) & 0xff;
+	return 1ULL << (bits - PAGE_SHIFT);
+}
+
 static int vm_init(struct gpamap_vm *vm, int fd, u32 nr_slots, void *owner,
 		   unsigned long deadline)
 {
@@ -305,6 +319,7 @@ static int vm_init(struct gpamap_vm *vm, int fd, u32 nr_slots, void *owner,
 	n = vm_ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_MEMORY_ATTRIBUTES);
 	if (n > 0 && n & KVM_MEMORY_ATTRIBUTE_PRIVATE)
 		return -EOPNOTSUPP;
+	vm->nr_gfns = addressable_gfns();
 	vm->readonly_mem = vm_ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) > 0;
 	n = vm_ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_MULTI_ADDRESS_SPACE);
 	vm->nr_as = clamp(n, 1L, (long)GPAMAP_NR_AS);

@@ -125,6 +125,7 @@ static void list_sort(struct gpamap_slot_list *list,
 /* One after the other, the slots of the ranges that a view loses. */
 struct old_slots {
 	const struct xarray *xa;
+	u64 nr_gfns;			/* of the VM */
 	const struct gpamap_changes *changes;
 	u32 range;
 	u64 gfn;
@@ -142,7 +143,7 @@ static int old_next(struct old_slots *old)
 		if (old->range == old->changes->nr_gone)
 			return 0;
 		rc = gpamap_range_slot(&old->changes->gone[old->range++], PAGE_SHIFT,
-				       &whole);
+				       old->nr_gfns, &whole);
 		if (rc < 0)
 			return rc;
 		if (rc) {
@@ -220,7 +221,7 @@ static int plan_range(struct planner *p, const struct gpamap_range *range,
 	u64 gfn;
 	int rc;
 
-	rc = gpamap_range_slot(range, PAGE_SHIFT, &whole);
+	rc = gpamap_range_slot(range, PAGE_SHIFT, old->nr_gfns, &whole);
 	if (rc <= 0)
 		return rc;
 	gfn = slot_gfn(&whole);
@@ -262,7 +263,11 @@ int gpamap_plan_add(struct gpamap_plan *plan, const struct gpamap_vm *vm,
 		.as_id = as_id,
 		.max_come = plan->come.nr + vm->nr_slots,
 	};
-	struct old_slots old = { .xa = &slots->as[as_id], .changes = changes };
+	struct old_slots old = {
+		.xa = &slots->as[as_id],
+		.nr_gfns = vm->nr_gfns,
+		.changes = changes,
+	};
 	u32 i;
 	int rc;
 

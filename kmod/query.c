@@ -123,7 +123,7 @@ static int fill_ranges(struct gpamap *map, struct gpamap_query *cmd, void *out)
 			.offset = range->offset,
 			.region = range->region->id,
 			.kind = range->region->kind,
-			.flags = range->flags,
+			.flags = gpamap_range_flags(range, PAGE_SHIFT),
 			.prio = range->region->prio,
 		};
 		cond_resched();
@@ -315,7 +315,7 @@ int gpamap_lookup(struct gpamap *map, void *arg)
 		cmd->out_last = range->last;
 		cmd->out_region = range->region->id;
 		cmd->out_kind = range->region->kind;
-		cmd->out_flags = range->flags;
+		cmd->out_flags = gpamap_range_flags(range, PAGE_SHIFT);
 		cmd->out_hva = range->region->hva ?
 				       range->region->hva + cmd->out_offset : 0;
 	}

@@ -26,13 +26,18 @@ static int list_add_extent(struct gpamap_bus_list *list, u64 start, u64 last)
 	return 0;
 }
 
-/* Adds the pages of memory that no slot covers, because they are only in part memory. */
+/*
+ * Adds the pages of memory that no slot covers, because they are only in part memory, or all of
+ * it if no slot can show it.
+ */
 static int list_add_partial(struct gpamap_bus_list *list, const struct gpamap_range *range)
 {
 	u64 head = round_up(range->start, PAGE_SIZE) - 1;	/* its last byte */
 	u64 tail = round_down(range->last + 1, PAGE_SIZE);	/* its first */
 	int rc = 0;
 
+	if (!gpamap_range_is_congruent(range, PAGE_SHIFT))
+		return list_add_extent(list, range->start, range->last);
 	if (range->start & ~PAGE_MASK)
 		rc = list_add_extent(list, range->start, min(head, range->last));
 	if (!rc && (range->last + 1) & ~PAGE_MASK && tail >= range->start)
@@ -43,7 +48,8 @@ static int list_add_partial(struct gpamap_bus_list *list, const struct gpamap_ra
 static bool is_partial(const struct gpamap_range *range)
 {
 	return gpamap_range_is_memory(range) &&
-	       (range->start | (range->last + 1)) & ~PAGE_MASK;
+	       ((range->start | (range->last + 1)) & ~PAGE_MASK ||
+		!gpamap_range_is_congruent(range, PAGE_SHIFT));
 }
 
 /* Whether KVM is to ask for an access to what a range shows, or to some of it. */

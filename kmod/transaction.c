@@ -257,7 +257,7 @@ static void verify_slots(struct gpamap *map)
 			continue;
 		range = gpamap_flatview_first(&cursor, map->memory[as_id]->view);
 		for (; range; range = gpamap_flatview_next(&cursor)) {
-			if (gpamap_range_slot(range, PAGE_SHIFT, &whole) <= 0)
+			if (gpamap_range_slot(range, PAGE_SHIFT, map->vm->nr_gfns, &whole) <= 0)
 				continue;
 			end = whole.gpa + (whole.npages << PAGE_SHIFT);
 			for (gpa = whole.gpa; gpa != end; nr++) {
@@ -587,7 +587,7 @@ static bool wants_refused(struct transaction *t)
 	range = gpamap_flatview_find(root_view(root), refused->gpa);
 	if (!range)
 		return false;
-	return gpamap_range_slot(range, PAGE_SHIFT, &whole) > 0 &&
+	return gpamap_range_slot(range, PAGE_SHIFT, t->map->vm->nr_gfns, &whole) > 0 &&
 	       gpamap_slot_serves(refused, &whole, PAGE_SHIFT);
 }
 

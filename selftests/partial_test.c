@@ -5,6 +5,7 @@
  * access to them leaves to the VMM; bytes beside them, that are no memory, do leave.
  */
 #include "harness.h"
+#include <fcntl.h>
 #include <linux/kvm.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -291,6 +292,43 @@ TEST_F_TIMEOUT(partial, device_comes_and_goes_under_vcpu, 120)
 {
 	apply(op_add(MEM, ROOT, A, 0), op_add(DEV, ROOT, A + PAGE + 0x800, 1));
 	EXPECT_NEVER_LEAVES(A + PAGE + 0x100, op_enable(DEV, false), op_enable(DEV, true));
+}
+
+/*
+ * What the guest does in one access is one access of the memory, which may be a device's. The
+ * machine has an I/O APIC that answers its data window for accesses of 4 bytes only (QEMU's;
+ * with iomem=relaxed it can be mapped): here it is the device that the guest is given.
+ */
+TEST_F(partial, one_access_is_one)
+{
+	int fd = open("/dev/mem", O_RDWR | O_SYNC | O_CLOEXEC);
+	volatile u32 *dev;
+	u32 version;
+
+	ASSERT_LE(0, fd);
+	dev = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0xfec00000);
+	ASSERT_NE(MAP_FAILED, (void *)dev);
+	dev[0] = 1;
+	version = dev[4];
+	ASSERT_NE(0u, version);
+	/* A slot. */
+	apply(op_ram(5, PAGE - 1, (void *)dev), op_add(5, ROOT, A, 0));
+	EXPECT_NR_SLOTS(1);
+	dev[0] = 1;
+	EXPECT_EQ(version, guest_read(&self->guest, A + 16, 4).value);
+	/* A trapped table elsewhere in the page: no slot, the same values. */
+	apply(op_add(DEV, ROOT, A + 0x800, 1));
+	EXPECT_NR_SLOTS(0);
+	EXPECT_EQ((int)GUEST_RAM, (int)guest_write(&self->guest, A, 4, 0).how);
+	EXPECT_EQ(0u, dev[0]);
+	EXPECT_EQ((int)GUEST_RAM, (int)guest_write(&self->guest, A, 4, 1).how);
+	EXPECT_EQ(1u, dev[0]);
+	EXPECT_EQ(version, guest_read(&self->guest, A + 16, 4).value);
+	/* At another place in the page than the host's, too. */
+	apply(op_at(5, A + 0x200));
+	EXPECT_EQ(version, guest_read(&self->guest, A + 0x210, 4).value);
+	munmap((void *)dev, PAGE);
+	close(fd);
 }
 
 /* After DETACH and close nobody answers. */

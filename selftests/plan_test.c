@@ -872,7 +872,8 @@ static bool query_pieces(int fd, struct slots *s)
 			if (r->kind == GPAMAP_REGION_IO ||
 			    r->kind == GPAMAP_REGION_RESERVED ||
 			    (r->kind == GPAMAP_REGION_ROMD &&
-			     !(r->flags & GPAMAP_REGION_ROMD_MODE)) || gpa >= end)
+			     !(r->flags & GPAMAP_REGION_ROMD_MODE)) ||
+			    r->flags & GPAMAP_RANGE_UNALIGNED || gpa >= end)
 				continue;
 			if (r->kind == GPAMAP_REGION_ROMD ||
 			    r->flags & GPAMAP_REGION_READONLY)

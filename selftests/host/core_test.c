@@ -582,6 +582,9 @@ TEST_F(core, too_many_ranges)
 
 /* ---- slots ---- */
 
+/* Pages that 64 bits address. */
+#define GFNS (1ULL << 52)
+
 struct slot_case {
 	u64 start, last, offset, hva;	/* a range of RAM */
 	int rc;
@@ -717,7 +720,8 @@ TEST(rule_37_38_slots_are_whole_pages)
 		{ 0x1001, 0x3000, 1, 0x10000, 0, 1, 0x2000, 1 },
 		{ 0x1001, 0x1ffe, 1, 0x10000, 0, 0, 0, 0 },
 		{ 0x1fff, 0x2000, 0xfff, 0x10000, 0, 0, 0, 0 },
-		{ 0x1000, 0x1fff, 0x800, 0x10000, -EINVAL, 0, 0, 0 },
+		{ 0x1000, 0x1fff, 0x800, 0x10000, 0, 0, 0, 0 },
+		{ 0x1001, 0x8000, 0, 0x10000, 0, 0, 0, 0 },
 		{ 0x1000, 0x1fff, 0x800, 0x10800, 0, 1, 0x1000, 1 },
 		{ 0x1000, 0x1fff, 0, 0, -EINVAL, 0, 0, 0 },
 		{ 0xfffffffffffff000, U64_MAX, 0, 0x10000, 0, 1, 0xfffffffffffff000, 1 },
@@ -731,7 +735,7 @@ TEST(rule_37_38_slots_are_whole_pages)
 		struct gpamap_range range = { c->start, c->last, c->offset, &ram, 0 };
 		struct gpamap_slot slot;
 
-		ASSERT_EQ(c->rc ?: (int)c->nr, gpamap_range_slot(&range, 12, &slot)) {
+		ASSERT_EQ(c->rc ?: (int)c->nr, gpamap_range_slot(&range, 12, GFNS, &slot)) {
 			TH_LOG("case %zu", i);
 		}
 		if (!c->nr)
@@ -740,6 +744,37 @@ TEST(rule_37_38_slots_are_whole_pages)
 		EXPECT_EQ(c->npages, slot.npages);
 		EXPECT_EQ(c->hva + c->offset + (c->gpa - c->start), slot.hva);
 		EXPECT_EQ(GPAMAP_SLOT_NONE, slot.id);
+	}
+}
+
+/* With 40 bits of address: what lies beyond has no slot, and what goes beyond is cut. */
+TEST(no_slot_where_nobody_can_address_it)
+{
+	static const struct slot_case cases[] = {
+		{ 0xfffffff000, 0xffffffffff, 0, 0x10000, 0, 1, 0xfffffff000, 1 },
+		{ 0xffffffe000, 0x10000001fff, 0, 0x10000, 0, 1, 0xffffffe000, 2 },
+		{ 0x10000000000, 0x10000000fff, 0, 0x10000, 0, 0, 0, 0 },
+		{ 0x8000000000000, 0x8000000003fff, 0, 0x10000, 0, 0, 0, 0 },
+		{ 0xfffffffffffff000, U64_MAX, 0, 0x10000, 0, 0, 0, 0 },
+		{ 0x10000000000, 0x10000000fff, 0, 0, -EINVAL, 0, 0, 0 },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		const struct slot_case *c = &cases[i];
+		struct gpamap_region ram = { .kind = GPAMAP_REGION_RAM, .hva = c->hva };
+		struct gpamap_range range = { c->start, c->last, c->offset, &ram, 0 };
+		struct gpamap_slot slot;
+
+		ASSERT_EQ(c->rc ?: (int)c->nr,
+			  gpamap_range_slot(&range, 12, 1ULL << 28, &slot)) {
+			TH_LOG("case %zu", i);
+		}
+		if (!c->nr)
+			continue;
+		EXPECT_EQ(c->gpa, slot.gpa);
+		EXPECT_EQ(c->npages, slot.npages);
+		EXPECT_EQ(c->hva, slot.hva);
 	}
 }
 
@@ -767,7 +802,7 @@ TEST(rule_23_24_kinds_of_slots)
 		struct gpamap_range range = { 0, 0xfff, 0, &r, cases[i].flags };
 		struct gpamap_slot slot = { 0 };
 
-		EXPECT_EQ(cases[i].nr, gpamap_range_slot(&range, 12, &slot)) {
+		EXPECT_EQ(cases[i].nr, gpamap_range_slot(&range, 12, GFNS, &slot)) {
 			TH_LOG("case %zu", i);
 		}
 		EXPECT_EQ(cases[i].readonly, slot.readonly) TH_LOG("case %zu", i);
@@ -781,7 +816,7 @@ TEST(a_huge_region_is_cut_into_slots_that_kvm_takes)
 	struct gpamap_range range = { .last = (10ULL << 40) - 1, .region = &ram };
 	struct gpamap_slot whole;
 
-	ASSERT_EQ(1, gpamap_range_slot(&range, 12, &whole));
+	ASSERT_EQ(1, gpamap_range_slot(&range, 12, GFNS, &whole));
 	EXPECT_EQ(10ULL << 28, whole.npages);
 	EXPECT_EQ(4ULL << 28, gpamap_slot_end(0, whole.npages, 12, NULL, 0));
 	EXPECT_EQ(8ULL << 28, gpamap_slot_end(4ULL << 28, whole.npages, 12, NULL, 0));

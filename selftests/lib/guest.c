@@ -468,7 +468,8 @@ static bool partial_memory(int map, u64 gpa, struct gpamap_lookup *seen)
 
 	if (!space || _test_cmd_lookup(map, space, gpa, seen))
 		return false;
-	if (!_test_cmd_lookup(map, space, page, &begin) &&
+	if (!(seen->out_flags & GPAMAP_RANGE_UNALIGNED) &&
+	    !_test_cmd_lookup(map, space, page, &begin) &&
 	    begin.out_region == seen->out_region && begin.out_last == seen->out_last &&
 	    seen->out_last - page >= TEST_PAGE - 1)
 		return false;

@@ -122,14 +122,17 @@ enum {
  * Slots, buses and all that is tied to regions come in one held moment, as with
  * GPAMAP_APPLY.
  *
+ * No slot has memory whose guest-physical address and host address are at different places in
+ * their pages (GPAMAP_RANGE_UNALIGNED: the kernel does the accesses), nor what lies beyond the
+ * physical addresses of the host's processors, where no vCPU can reach it.
+ *
  * Errors: EBADF @vm_fd is not open. EINVAL @vm_fd is not a KVM VM, or the slot
  * range does not fit into KVM's. EIO the VM belongs to another process.
  * EBUSY the map has a VM, or the VM has a map, or vCPUs could not be held (or the map that the
  * VM had before be ended) in @timeout_ms. EINTR the caller is being killed. EOPNOTSUPP the VM has
  * private memory, or there is read-only memory in the view and KVM lacks
  * KVM_CAP_READONLY_MEM. ENOSPC the range has too few slots. EEXIST a slot of
- * the caller is in the way. EINVAL memory in the view has no host memory or
- * lies on another offset in its page than the host memory.
+ * the caller is in the way. EINVAL memory in the view has no host memory.
  */
 struct gpamap_attach {
 	__u32 size;
@@ -214,6 +217,17 @@ enum gpamap_region_flags {
 	GPAMAP_REGION_UNMERGEABLE = 1 << 3,
 	GPAMAP_REGION_ROMD_MODE = 1 << 4,
 	GPAMAP_REGION_CUT_AHEAD = 1 << 5,
+};
+
+/**
+ * enum gpamap_range_flags - What else is told of a flat range, beside enum gpamap_region_flags
+ * @GPAMAP_RANGE_UNALIGNED: Memory whose guest-physical and host addresses are at different
+ *	places in their pages, so that no memslot can show it. Each access of a guest's is done
+ *	by the kernel by itself, which is slow, and no instruction can be fetched from there.
+ *	If no guest has chosen the address, the host memory is not where it should be
+ */
+enum gpamap_range_flags {
+	GPAMAP_RANGE_UNALIGNED = 1 << 16,
 };
 
 /**
@@ -538,7 +552,8 @@ struct gpamap_query {
  * @out_generation: The map's generation that the answer belongs to
  * @out_region: Id of the region that is seen there
  * @out_kind: The region's kind, enum gpamap_region_kind
- * @out_flags: enum gpamap_region_flags, or-ed along the path to the region
+ * @out_flags: enum gpamap_region_flags, or-ed along the path to the region, and enum
+ *	gpamap_range_flags
  * @__reserved2: Must be 0
  *
  * What is at an address of a space. Takes no lock that a commit holds: the answer is
@@ -840,7 +855,8 @@ struct gpamap_policy {
  * @space: Id of the memory or io space
  * @region: Id of the region; 0: nothing was written here since the VMM last cleared it
  * @kind: The region's kind, enum gpamap_region_kind
- * @region_flags: enum gpamap_region_flags, or-ed along the path to the region
+ * @region_flags: enum gpamap_region_flags, or-ed along the path to the region, and enum
+ *	gpamap_range_flags
  * @hva: The host memory of @addr; 0 if the region has none
  * @__reserved: 0
  *
@@ -1162,7 +1178,8 @@ struct gpamap_space_info {
  * @offset: Offset of @start in the region
  * @region: Id of the region that is seen here
  * @kind: The region's kind, enum gpamap_region_kind
- * @flags: enum gpamap_region_flags, or-ed along the path to the region
+ * @flags: enum gpamap_region_flags, or-ed along the path to the region, and enum
+ *	gpamap_range_flags
  * @prio: The region's own priority
  */
 struct gpamap_range_info {
