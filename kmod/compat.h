@@ -14,7 +14,6 @@
 #endif
 
 #include <linux/mm.h>
-#include <linux/srcu.h>
 #include <uapi/linux/kvm.h>
 /* Since 6.16: cpuid_eax() has a header of its own. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)

@@ -68,8 +68,7 @@ struct gpamap_region {
 	struct gpamap_io *ties;		/* as the open transaction has it */
 	struct gpamap_io __rcu *io;	/* the same, as vCPUs find it; NULL if nothing is */
 	bool dead;			/* destroyed by the open transaction */
-	/* The dead one that had the id before, which is no less there until the commit; RCU. */
-	struct gpamap_region *was;
+	struct gpamap_region *was;	/* the dead one that has ->io, and the id; RCU */
 
 	/* Scratch of tree_walk(): valid while the epochs are equal. */
 	u64 walk_epoch;

@@ -307,6 +307,12 @@ static void id_restore(struct xarray *xa, u32 id, void *shadow)
 		xa_erase(xa, id);
 }
 
+/* Of the dead that have an id, at most one was there before the open transaction. */
+static struct gpamap_region *published(struct gpamap_region *dead)
+{
+	return dead && !rcu_access_pointer(dead->io) ? dead->was : dead;
+}
+
 static int op_region(struct gpamap_txn *txn, const struct gpamap_op *op,
 		     struct gpamap_undo *undo)
 {
@@ -371,7 +377,7 @@ static int op_region(struct gpamap_txn *txn, const struct gpamap_op *op,
 	INIT_LIST_HEAD(&region->aliases);
 	INIT_LIST_HEAD(&region->alias_link);
 
-	region->was = xa_load(&tree->regions, op->id);
+	region->was = published(xa_load(&tree->regions, op->id));
 	rc = id_take(&tree->regions, op->id, region, &undo->shadow);
 	if (rc) {
 		kfree(region);
