@@ -160,6 +160,7 @@ long gpamap_time_left(unsigned long deadline);
 int __must_check gpamap_lock_within(struct mutex *lock, unsigned long deadline);
 int __must_check gpamap_hold_init(struct gpamap_vm *vm);
 void gpamap_hold_exit(struct gpamap_vm *vm);
+bool gpamap_vm_has_vcpus(const struct gpamap_vm *vm);
 int __must_check gpamap_vm_hold(struct gpamap_vm *vm, unsigned long deadline,
 				bool kvm_waits);
 void gpamap_vm_release(struct gpamap_vm *vm);

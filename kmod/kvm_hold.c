@@ -186,6 +186,12 @@ void gpamap_hold_exit(struct gpamap_vm *vm)
 		hold_put(vm->hold);
 }
 
+/* Whether there is anybody who could be held; the next moment there may be. */
+bool gpamap_vm_has_vcpus(const struct gpamap_vm *vm)
+{
+	return atomic_read(&gpamap_vm_kvm(vm)->online_vcpus);
+}
+
 static void ask_free(struct ask *ask)
 {
 	list_del(&ask->link);

@@ -19,12 +19,12 @@
  * ends before the hold, and is undone too. Before the hold nothing that a vCPU sees has changed,
  * and after it every vCPU sees all.
  *
- * Nobody is held if there is nothing to see: without a VM; and when no memslot, no stretch of a
- * bus and no answer to an access changes. An answer can change when an operation is about what
- * is tied to a region, or a view loses or gets a range of a region to which something is tied,
- * or memory that no memslot shows. Even one memslot alone, whose change nobody can see half
- * done, is changed while vCPUs are held: KVM waits for all who are inside of it in every such
- * operation, without a limit, and who is held is not inside.
+ * Nobody is held if there is nothing to see: without a VM, or vCPUs of it; and when no memslot,
+ * no stretch of a bus and no answer to an access changes. An answer can change when an operation
+ * is about what is tied to a region, or a view loses or gets a range of a region to which
+ * something is tied, or memory that no memslot shows. Even one memslot alone, whose change
+ * nobody can see half done, is changed while vCPUs are held: KVM waits for all who are inside of
+ * it in every such operation, without a limit, and who is held is not inside.
  *
  * All that waits does so until the deadline of the call, or until the caller is killed, and
  * then nothing has changed. From the first call of KVM's on nothing is waited for but KVM.
@@ -164,7 +164,8 @@ static void tell_plan(const struct transaction *t)
 	t->cmd->out_deletes = t->plan.gone.nr;
 	t->cmd->out_moves = t->plan.nr_moves;
 	t->cmd->out_creates = t->plan.come.nr;
-	t->cmd->out_plan = is_visible(t) ? GPAMAP_PLAN_HOLD : 0;
+	t->cmd->out_plan = is_visible(t) && gpamap_vm_has_vcpus(t->map->vm) ?
+				   GPAMAP_PLAN_HOLD : 0;
 	t->cmd->out_taken = t->plan.taken;
 }
 

@@ -395,7 +395,9 @@ static volatile u32 *shared_counter(void)
 /* Commits without end: of one slot, of many, and some that fail. */
 static void commit_forever(struct setup *s, volatile u32 *done)
 {
-	struct gpamap_op ops[64], misaligned = op_at(MEM, A + 1);
+	/* Memory that the host does not have. */
+	const struct gpamap_op bad[] = { op_ram(200, PAGE - 1, NULL), op_add(200, ROOT, 2 * B, 0) };
+	struct gpamap_op ops[64];
 	u32 i, n;
 
 	for (i = 0; i < 16; i++) {
@@ -410,7 +412,7 @@ static void commit_forever(struct setup *s, volatile u32 *done)
 		for (i = 0; i < 16; i++, (*done)++)
 			if (_test_cmd_apply(s->fd, ops + 4 * i, 2, NULL, NULL))
 				_exit(41);
-		if (_test_cmd_apply(s->fd, &misaligned, 1, NULL, NULL) != -EINVAL)
+		if (_test_cmd_apply(s->fd, bad, 2, NULL, NULL) != -EINVAL)
 			_exit(42);
 		for (i = 0; i < 16; i++, (*done)++)
 			if (_test_cmd_apply(s->fd, ops + 4 * i + 2, 2, NULL, NULL))

@@ -139,6 +139,7 @@ TEST_F(lib, plan_apply_and_stats)
 	struct gpamap_slot_info *slots;
 	struct gpamap_stats stats;
 	uint32_t nr, failed;
+	int vcpu;
 
 	ASSERT_EQ(0, gpamap_attach(self->map, self->vm, 0, 0));
 	gpamap_batch_container(self->batch, 1, "root", UINT64_MAX);
@@ -150,7 +151,8 @@ TEST_F(lib, plan_apply_and_stats)
 	EXPECT_EQ(0, plan.out_deletes);
 	EXPECT_EQ(0, plan.out_moves);
 	EXPECT_EQ(1, plan.out_creates);
-	EXPECT_EQ(GPAMAP_PLAN_HOLD, plan.out_plan);
+	/* The VM has no vCPUs. */
+	EXPECT_EQ(0, plan.out_plan);
 	EXPECT_EQ(0, plan.out_taken);
 	ASSERT_EQ(0, gpamap_query_slots(self->map, &slots, &nr));
 	EXPECT_EQ(0, nr);
@@ -164,8 +166,13 @@ TEST_F(lib, plan_apply_and_stats)
 	ASSERT_EQ(0, gpamap_plan(self->map, self->batch, &plan, NULL));
 	EXPECT_EQ(1, plan.out_deletes);
 	EXPECT_EQ(2, plan.out_creates);
-	EXPECT_EQ(GPAMAP_PLAN_HOLD, plan.out_plan);
+	EXPECT_EQ(0, plan.out_plan);
 	EXPECT_EQ(0xf000, plan.out_taken);
+	/* And now it has one. */
+	vcpu = ioctl(self->vm, KVM_CREATE_VCPU, 0);
+	ASSERT_LE(0, vcpu);
+	ASSERT_EQ(0, gpamap_plan(self->map, self->batch, &plan, NULL));
+	EXPECT_EQ(GPAMAP_PLAN_HOLD, plan.out_plan);
 	ASSERT_EQ(0, gpamap_apply_out(self->map, self->batch, &done, &failed));
 	EXPECT_EQ(GPAMAP_NO_OP, failed);
 	EXPECT_EQ(1, done.out_deletes);
@@ -196,14 +203,77 @@ TEST_F(lib, plan_apply_and_stats)
 	EXPECT_EQ(0, stats.hold_failures);
 	EXPECT_EQ(0, stats.rollbacks);
 	EXPECT_EQ(0, gpamap_detach(self->map));
+	close(vcpu);
 	free(mem);
 }
 
 TEST_F(lib, sentences_of_a_commit)
 {
+	const struct gpamap_op op = { .code = GPAMAP_OP_SET };
+
 	EXPECT_STREQ("vCPUs could not be held in time, or the VM or the map is taken",
-		     gpamap_op_error(NULL, -EBUSY));
+		     gpamap_op_error(&op, -EBUSY));
 	EXPECT_STREQ("the process is being killed", gpamap_op_error(NULL, -EINTR));
+	/* Of what is not known nothing is said of regions or memslots. */
+	EXPECT_STREQ("in use or taken, or vCPUs could not be held in time",
+		     gpamap_op_error(NULL, -EBUSY));
+	EXPECT_STREQ("what is named is not there", gpamap_op_error(NULL, -ENOENT));
+	EXPECT_STREQ("it is there already, or something else is in the way",
+		     gpamap_op_error(NULL, -EEXIST));
+	EXPECT_STREQ(strerror(EFAULT), gpamap_op_error(NULL, -EFAULT));
+}
+
+/* Each call has its own, and what it says is so. */
+TEST_F(lib, sentences_of_calls)
+{
+	static const int errs[] = {
+		-ENOENT, -EACCES, -EBADF, -ENOTTY, -EINVAL, -EIO, -EBUSY, -EOPNOTSUPP, -ENOSPC,
+		-EEXIST, -EMFILE, -EOVERFLOW,
+	};
+	struct gpamap_lookup found;
+	struct gpamap_range_info *ranges;
+	struct gpamap *other;
+	uint32_t a, b, i, nr, own = 0;
+	void *page;
+	int rc;
+
+	for (i = 0; i < sizeof(errs) / sizeof(errs[0]); i++) {
+		for (a = GPAMAP_CALL_OPEN; a <= GPAMAP_CALL_RING_DRAIN; a++) {
+			const char *sentence = gpamap_call_error(a, errs[i]);
+
+			if (!strcmp(sentence, gpamap_op_error(NULL, errs[i])))
+				continue;
+			own++;
+			for (b = a + 1; b <= GPAMAP_CALL_RING_DRAIN; b++)
+				EXPECT_STRNE(sentence, gpamap_call_error(b, errs[i]));
+			for (b = GPAMAP_OP_REGION; b <= GPAMAP_OP_UNTIE; b++)
+				EXPECT_STRNE(sentence, gpamap_call_error(b, errs[i]));
+		}
+	}
+	EXPECT_LT(30u, own);
+
+#define EXPECT_SAYS(_sentence, _call, _rc)					\
+	do {									\
+		rc = (_rc);							\
+		EXPECT_GT(0, rc);						\
+		EXPECT_STREQ(_sentence, gpamap_call_error(_call, rc));		\
+	} while (0)
+	EXPECT_SAYS("the descriptor is not that of a map", GPAMAP_CALL_FROM_FD,
+		    gpamap_from_fd(1, &other));
+	EXPECT_SAYS("the descriptor of the map is not open", GPAMAP_CALL_FROM_FD,
+		    gpamap_from_fd(-1, &other));
+	EXPECT_SAYS("the descriptor of the VM is not open", GPAMAP_CALL_ATTACH,
+		    gpamap_attach(self->map, -1, 0, 0));
+	EXPECT_SAYS("no VM is attached to the map", GPAMAP_CALL_DETACH,
+		    gpamap_detach(self->map));
+	EXPECT_SAYS("there is no space with this id, or nothing is seen at the address",
+		    GPAMAP_CALL_LOOKUP, gpamap_lookup(self->map, 1, 0, &found));
+	EXPECT_SAYS("there is no space with this id to be told of", GPAMAP_CALL_QUERY,
+		    gpamap_query_ranges(self->map, 1, &ranges, &nr));
+	EXPECT_SAYS("there is no such region, or it has no registers to be mapped",
+		    GPAMAP_CALL_REGISTERS_MAP, gpamap_registers_map(self->map, 1, &page));
+	EXPECT_SAYS("there is no such region to give a policy", GPAMAP_OP_POLICY,
+		    gpamap_policy_set(self->map, 1, GPAMAP_POLICY_TELL));
 }
 
 /* No two of the operations that tie say the same, whatever the error. */

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR MIT
 /*
- * Sentences for errors: what an errno means for the operation that gave it. The
- * table follows the documentation of enum gpamap_op_code; 0 in place of an
- * operation stands for any.
+ * Sentences for errors: what an errno means for the operation, or the call, that gave it. The
+ * table follows the documentation of enum gpamap_op_code and of the header; ANY in place of an
+ * operation stands for any of those that have no sentence of their own, UNKNOWN for what is
+ * not said.
  */
 #include <errno.h>
 #include <string.h>
 #include "internal.h"
+
+/* Codes of operations are from 1 on, those of calls from GPAMAP_CALL_OPEN on. */
+#define UNKNOWN 0
+#define ANY 0xffffffffU
 
 static const struct {
 	uint32_t code;
@@ -94,27 +99,102 @@ static const struct {
 	{ GPAMAP_OP_UNTIE, -EINVAL, "nothing is named that is to be untied" },
 	{ GPAMAP_OP_UNTIE, -EBUSY, "vCPUs could not be held in time to untie anything" },
 
-	{ 0, -ENOTTY, "this is no map" },
-	{ 0, -EINVAL, "malformed operation, or memory that cannot be mapped" },
-	{ 0, -E2BIG, "the kernel does not know this version" },
-	{ 0, -EOPNOTSUPP, "not supported" },
-	{ 0, -ENOENT, "there is no region with this id" },
-	{ 0, -EEXIST, "another memslot is in the way" },
-	{ 0, -EBUSY, "vCPUs could not be held in time, or the VM or the map is taken" },
-	{ 0, -EINTR, "the process is being killed" },
-	{ 0, -ENOSPC, "there are too many operations, ranges or memslots" },
-	{ 0, -EIO, "the map is broken or the VM belongs to another process" },
+	{ ANY, -ENOTTY, "this is no map" },
+	{ ANY, -EINVAL, "malformed operation, or memory that cannot be mapped" },
+	{ ANY, -E2BIG, "the kernel does not know this version" },
+	{ ANY, -EOPNOTSUPP, "not supported" },
+	{ ANY, -ENOENT, "there is no region with this id" },
+	{ ANY, -EEXIST, "another memslot is in the way" },
+	{ ANY, -EBUSY, "vCPUs could not be held in time, or the VM or the map is taken" },
+	{ ANY, -EINTR, "the process is being killed" },
+	{ ANY, -ENOSPC, "there are too many operations, ranges or memslots" },
+	{ ANY, -EIO, "the map is broken or the VM belongs to another process" },
+
+	{ GPAMAP_CALL_OPEN, -ENOENT,
+	  "there is no /dev/gpamap: the module gpamap is not loaded" },
+	{ GPAMAP_CALL_OPEN, -EACCES, "no right to open /dev/gpamap for reading and writing" },
+	{ GPAMAP_CALL_OPEN, -ENOTTY, "/dev/gpamap is not the module's" },
+	{ GPAMAP_CALL_OPEN, -EOPNOTSUPP, "the module of /dev/gpamap is older than this library" },
+	{ GPAMAP_CALL_FROM_FD, -EBADF, "the descriptor of the map is not open" },
+	{ GPAMAP_CALL_FROM_FD, -ENOTTY, "the descriptor is not that of a map" },
+	{ GPAMAP_CALL_FROM_FD, -EOPNOTSUPP,
+	  "the module that the map belongs to is older than this library" },
+	{ GPAMAP_CALL_ATTACH, -EBADF, "the descriptor of the VM is not open" },
+	{ GPAMAP_CALL_ATTACH, -EINVAL,
+	  "the descriptor of the VM is not that of a KVM VM, KVM has no such memslots, or "
+	  "memory in the map has no host memory or one that KVM refuses" },
+	{ GPAMAP_CALL_ATTACH, -EIO, "the VM belongs to another process, or the map is broken" },
+	{ GPAMAP_CALL_ATTACH, -EBUSY,
+	  "the map has a VM, the VM has a map, or vCPUs could not be held in time" },
+	{ GPAMAP_CALL_ATTACH, -EOPNOTSUPP,
+	  "the VM has private memory, or KVM has no read-only memory or no second address "
+	  "space" },
+	{ GPAMAP_CALL_ATTACH, -ENOSPC,
+	  "the memslots given to the map do not suffice, or KVM's bus is full" },
+	{ GPAMAP_CALL_ATTACH, -EEXIST,
+	  "a memslot of the VMM's own, or a device of KVM's, is in the way" },
+	{ GPAMAP_CALL_DETACH, -ENOENT, "no VM is attached to the map" },
+	{ GPAMAP_CALL_DETACH, -EBUSY, "vCPUs could not be held in time to detach the VM" },
+	{ GPAMAP_CALL_QUERY, -ENOENT, "there is no space with this id to be told of" },
+	{ GPAMAP_CALL_LOOKUP, -ENOENT,
+	  "there is no space with this id, or nothing is seen at the address" },
+	{ GPAMAP_CALL_WATCH, -EMFILE, "the process has no descriptor left to watch the map" },
+	{ GPAMAP_CALL_REGISTERS_MAP, -ENOENT,
+	  "there is no such region, or it has no registers to be mapped" },
+	{ GPAMAP_CALL_REGISTERS_MAP, -EOVERFLOW,
+	  "the id is too high for the offsets of a 32-bit program" },
+	{ GPAMAP_CALL_REGISTERS_MAP, -EOPNOTSUPP,
+	  "the kernel lays registers out in a way that this library does not know" },
+	{ GPAMAP_CALL_EXITS_MAP, -EINVAL, "there are no vCPUs, or more than have records" },
+	{ GPAMAP_CALL_EXITS_MAP, -EOPNOTSUPP,
+	  "the kernel lays records of exits out in a way that this library does not know" },
+	{ GPAMAP_CALL_RING_OPEN, -EEXIST, "there is a ring with this id already" },
+	{ GPAMAP_CALL_RING_OPEN, -EINVAL,
+	  "an id, a number of entries or a watermark that cannot be, or what is to be "
+	  "signalled is no eventfd" },
+	{ GPAMAP_CALL_RING_OPEN, -EBADF, "the eventfd of the ring is not open" },
+	{ GPAMAP_CALL_RING_OPEN, -ENOSPC, "there are too many rings" },
+	{ GPAMAP_CALL_RING_OPEN, -EOPNOTSUPP,
+	  "a 32-bit program cannot map rings, or the kernel lays them out in a way that this "
+	  "library does not know" },
+	{ GPAMAP_CALL_RING_CLOSE, -EBUSY,
+	  "regions post to the ring, or this is a callback of a ring" },
+	{ GPAMAP_CALL_RING_DRAIN, -EBUSY, "this is a callback of a ring" },
+	{ GPAMAP_CALL_RING_DRAIN, -EIO, "the process has overwritten the header of the ring" },
+
+	{ UNKNOWN, -EINVAL, "malformed, or memory that cannot be mapped" },
+	{ UNKNOWN, -ENOENT, "what is named is not there" },
+	{ UNKNOWN, -EEXIST, "it is there already, or something else is in the way" },
+	{ UNKNOWN, -EBUSY, "in use or taken, or vCPUs could not be held in time" },
 };
 
-const char *gpamap_op_error(const struct gpamap_op *op, int err)
+static const char *find_sentence(uint32_t code, int err)
 {
-	const char *sentence;
 	size_t i;
 
 	for (i = 0; i < sizeof(sentences) / sizeof(sentences[0]); i++)
-		if (sentences[i].err == err &&
-		    (!sentences[i].code || (op && sentences[i].code == op->code)))
+		if (sentences[i].err == err && sentences[i].code == code)
 			return sentences[i].sentence;
-	sentence = strerrordesc_np(-err);
+	return NULL;
+}
+
+const char *gpamap_call_error(uint32_t call, int err)
+{
+	const char *sentence = find_sentence(call, err);
+
+	/* What any operation's sentence says of regions and memslots is not true of calls. */
+	if (!sentence && call != UNKNOWN && call < GPAMAP_CALL_OPEN)
+		sentence = find_sentence(ANY, err);
+	if (!sentence)
+		sentence = find_sentence(UNKNOWN, err);
+	if (!sentence)
+		sentence = find_sentence(ANY, err);
+	if (!sentence)
+		sentence = strerrordesc_np(-err);
 	return sentence ? sentence : "unknown error";
+}
+
+const char *gpamap_op_error(const struct gpamap_op *op, int err)
+{
+	return gpamap_call_error(op ? op->code : UNKNOWN, err);
 }

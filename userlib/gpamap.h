@@ -259,9 +259,32 @@ GPAMAP_API int gpamap_plan(struct gpamap *map, const struct gpamap_batch *batch,
 
 /**
  * What @err, a negative errno value that applying @op gave, means, as a sentence
- * without its end. Never NULL; static storage. @op may be NULL.
+ * without its end. Never NULL; static storage. @op is NULL where no operation is to blame.
  */
 GPAMAP_API const char *gpamap_op_error(const struct gpamap_op *op, int err);
+
+/** Calls that are no operations, for gpamap_call_error(). */
+enum gpamap_call {
+	GPAMAP_CALL_OPEN = 0x10000,	/* gpamap_open() */
+	GPAMAP_CALL_FROM_FD,		/* gpamap_from_fd() */
+	GPAMAP_CALL_ATTACH,		/* gpamap_attach() */
+	GPAMAP_CALL_DETACH,		/* gpamap_detach() */
+	GPAMAP_CALL_QUERY,		/* gpamap_query_...() */
+	GPAMAP_CALL_LOOKUP,		/* gpamap_lookup(), gpamap_exit_resolve() */
+	GPAMAP_CALL_WATCH,		/* gpamap_watch() */
+	GPAMAP_CALL_REGISTERS_MAP,	/* gpamap_registers_map() */
+	GPAMAP_CALL_EXITS_MAP,		/* gpamap_exits_map() */
+	GPAMAP_CALL_RING_OPEN,		/* gpamap_ring_open() */
+	GPAMAP_CALL_RING_CLOSE,		/* gpamap_ring_close() */
+	GPAMAP_CALL_RING_DRAIN,		/* gpamap_ring_drain(), gpamap_drain() */
+};
+
+/**
+ * The same for an error of another call: @call is enum gpamap_call; of a function that ties
+ * one thing, such as gpamap_doorbell_add(), the code of the operation that it is
+ * (GPAMAP_OP_DOORBELL).
+ */
+GPAMAP_API const char *gpamap_call_error(uint32_t call, int err);
 
 /* ---- what is tied to regions ------------------------------------------ */
 

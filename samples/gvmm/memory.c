@@ -183,7 +183,8 @@ static void memory_open(struct gvmm *vm)
 		fail("/dev/gpamap: no right to use it, are you in the group kvm? (%s)",
 		     error_name(-err));
 	default:
-		fail("/dev/gpamap: %s (%s)", strerror(-err), error_name(-err));
+		fail("/dev/gpamap: %s (%s)", gpamap_call_error(GPAMAP_CALL_OPEN, err),
+		     error_name(-err));
 	}
 }
 
@@ -282,8 +283,8 @@ void memory_create(struct gvmm *vm)
 	memory_open(vm);
 	err = gpamap_attach(vm->map, vm->vm_fd, 0, 0);
 	if (err)
-		fail("attaching the map to the VM: %s (%s)", gpamap_op_error(NULL, err),
-		     error_name(-err));
+		fail("attaching the map to the VM: %s (%s)",
+		     gpamap_call_error(GPAMAP_CALL_ATTACH, err), error_name(-err));
 
 	err = gpamap_batch_new(&batch);
 	if (err)
@@ -296,7 +297,8 @@ void memory_create(struct gvmm *vm)
 	gpamap_batch_free(batch);
 	err = gpamap_exits_map(vm->map, vm->nr_vcpus, &vm->exits);
 	if (err)
-		fail("records of exits: %s (%s)", strerror(-err), error_name(-err));
+		fail("records of exits: %s (%s)",
+		     gpamap_call_error(GPAMAP_CALL_EXITS_MAP, err), error_name(-err));
 }
 
 /* ---- devices ---------------------------------------------------------- */
@@ -335,8 +337,8 @@ _Atomic uint32_t *memory_registers(struct gvmm *vm, uint32_t region)
 
 	err = gpamap_registers_map(vm->map, region, &page);
 	if (err)
-		fail("registers of region %u: %s (%s)", region, strerror(-err),
-		     error_name(-err));
+		fail("registers of region %u: %s (%s)", region,
+		     gpamap_call_error(GPAMAP_CALL_REGISTERS_MAP, err), error_name(-err));
 	return page;
 }
 

@@ -413,7 +413,8 @@ enum gpamap_apply_flags {
 /**
  * enum gpamap_plan_flags - What a commit needs
  * @GPAMAP_PLAN_HOLD: Something that a vCPU can see changes: vCPUs are kept out of the guest,
- *	and out of KVM's emulation of it, from before the first change to after the last
+ *	and out of KVM's emulation of it, from before the first change to after the last. Not
+ *	told while the VM has no vCPUs
  */
 enum gpamap_plan_flags {
 	GPAMAP_PLAN_HOLD = 1 << 0,
@@ -450,7 +451,7 @@ enum gpamap_plan_flags {
  * about an access, what is tied to regions, changes while all of them are held
  * (GPAMAP_PLAN_HOLD). Each vCPU, and each instruction that does not leave to the VMM, sees the
  * map before or the map after. Nobody is held if there is nothing to see: no VM is attached,
- * or no memslot, no tie and no answer changes.
+ * it has no vCPUs, or no memslot, no tie and no answer changes.
  *
  * Errors: those of the operations (enum gpamap_op_code). Those of the result,
  * for which the operation that brought it about is named: ENOSPC a view has more
