@@ -153,22 +153,6 @@ static u32 ring_of(FIXTURE_DATA(ties) *self)
 
 /* -- what is there -------------------------------------------------------------- */
 
-static int refcnt_of(const char *module)
-{
-	char path[64];
-	FILE *file;
-	int n = -1;
-
-	snprintf(path, sizeof(path), "/sys/module/%s/refcnt", module);
-	file = fopen(path, "re");
-	if (!file)
-		return -errno;
-	if (fscanf(file, "%d", &n) != 1)
-		n = -EIO;
-	fclose(file);
-	return n;
-}
-
 /* All that can be asked about what is tied. */
 struct state {
 	struct snapshot *snap;
@@ -190,8 +174,8 @@ static struct state state_take(int fd)
 		s.io = debugfs_read(dir, "io");
 		s.bus = debugfs_read(dir, "bus");
 	}
-	s.handlers = refcnt_of("gpamap_test");
-	s.timers = refcnt_of("gpamap_pmtimer");
+	s.handlers = module_refcnt("gpamap_test");
+	s.timers = module_refcnt("gpamap_pmtimer");
 	return s;
 }
 
@@ -360,11 +344,11 @@ TEST_F(ties, registers)
 
 TEST_F(ties, handler)
 {
-	int tests = refcnt_of("gpamap_test"), timers = refcnt_of("gpamap_pmtimer");
+	int tests = module_refcnt("gpamap_test"), timers = module_refcnt("gpamap_pmtimer");
 
 	apply(op_handler(DEV, HANDLER, 0), op_handler(PDEV, "acpi-pm-timer", 0));
-	EXPECT_EQ(tests + 1, refcnt_of("gpamap_test"));
-	EXPECT_EQ(timers + 1, refcnt_of("gpamap_pmtimer"));
+	EXPECT_EQ(tests + 1, module_refcnt("gpamap_test"));
+	EXPECT_EQ(timers + 1, module_refcnt("gpamap_pmtimer"));
 	EXPECT_DONE(guest_write(&self->guest, A + 3, 4, 0x11223344));
 	EXPECT_READ(A + 3, 4, 0x11223344);
 	EXPECT_DONE(guest_in(&self->guest, PORT, 4));
@@ -372,11 +356,11 @@ TEST_F(ties, handler)
 	      op_untie(PDEV, GPAMAP_TIE_HANDLER));
 	EXPECT_READ(A + 3, 4, 0);
 	EXPECT_LEAVES(guest_in(&self->guest, PORT, 4));
-	EXPECT_EQ(tests + 1, refcnt_of("gpamap_test"));
+	EXPECT_EQ(tests + 1, module_refcnt("gpamap_test"));
 	apply(op_handler_remove(DEV));
 	EXPECT_LEAVES(guest_read(&self->guest, A + 3, 4));
-	EXPECT_EQ(tests, refcnt_of("gpamap_test"));
-	EXPECT_EQ(timers, refcnt_of("gpamap_pmtimer"));
+	EXPECT_EQ(tests, module_refcnt("gpamap_test"));
+	EXPECT_EQ(timers, module_refcnt("gpamap_pmtimer"));
 }
 
 TEST_F(ties, post)
