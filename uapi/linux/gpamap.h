@@ -8,6 +8,11 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
+/* A <linux/types.h> that a VMM brings along may lack it. */
+#ifndef __aligned_u64
+#define __aligned_u64 __u64 __attribute__((aligned(8)))
+#endif
+
 /**
  * DOC: General format
  *
