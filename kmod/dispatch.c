@@ -40,6 +40,7 @@ struct piece {
 struct rest {
 	struct gpamap_io *io;		/* NULL: nothing is tied to the region */
 	struct gpamap_handler_use *handler;
+	bool leaves;			/* whatever else could answer */
 	struct gpamap_exit exit;	/* what to tell should it leave */
 	u32 nr_pieces;
 	struct piece pieces[8];
@@ -160,21 +161,25 @@ static bool copy_pieces(const struct gpamap_access *a, const struct rest *rest)
  * What may sleep: KVM_RUN is in the process that owns the memory, and KVM holds nothing
  * that a fault needs.
  */
+static enum gpamap_answer answer_rest(const struct gpamap_access *a, const struct rest *rest)
+{
+	if (rest->leaves)
+		return GPAMAP_ANSWER_EXIT;
+	if (rest->handler && gpamap_handler_access(rest->handler, rest->exit.offset, a->len,
+						   a->write, a->val))
+		return GPAMAP_ANSWER_HANDLER;
+	if (rest->nr_pieces && copy_pieces(a, rest))
+		return GPAMAP_ANSWER_MEMORY;
+	if (rest->io && gpamap_policy_access(rest->io, a->len, a->write, a->val))
+		return GPAMAP_ANSWER_POLICY;
+	return GPAMAP_ANSWER_EXIT;
+}
+
 static bool do_rest(struct gpamap_dispatch *dispatch, const struct gpamap_access *a,
 		    const struct rest *rest)
 {
-	enum gpamap_answer answer = GPAMAP_ANSWER_EXIT;
+	enum gpamap_answer answer = answer_rest(a, rest);
 
-	if (rest->handler) {
-		if (gpamap_handler_access(rest->handler, rest->exit.offset, a->len, a->write,
-					  a->val))
-			answer = GPAMAP_ANSWER_HANDLER;
-	} else if (rest->nr_pieces) {
-		if (copy_pieces(a, rest))
-			answer = GPAMAP_ANSWER_MEMORY;
-	} else if (rest->io && gpamap_policy_access(rest->io, a->len, a->write, a->val)) {
-		answer = GPAMAP_ANSWER_POLICY;
-	}
 	if (trace_gpamap_access_enabled())
 		trace_gpamap_access(dispatch->number, gpamap_access_vcpu_id(a),
 				    rest->exit.space, rest->exit.region, a->addr, a->len,
@@ -220,9 +225,10 @@ static u64 load_value(const void *val, u32 len)
 }
 
 /*
- * Rule 45: whether registers have to wait for what was posted to the ring of the group. Of a
- * string that is read from a port KVM forgets the rest when an element is not answered after
- * the first was, and more may be posted in between: registers of such ports never answer.
+ * Rule 45: whether registers, and a policy, have to wait for what was posted to the ring of the
+ * group. Of a string that is read from a port KVM forgets the rest when an element is not
+ * answered after the first was, and more may be posted in between: of such ports nothing is
+ * read here.
  */
 static bool is_posting(const struct gpamap_access *a, const struct gpamap_io *io)
 {
@@ -232,7 +238,7 @@ static bool is_posting(const struct gpamap_access *a, const struct gpamap_io *io
 
 /*
  * What is written is stored before the bell says so. A register is not written ahead of what
- * was posted before.
+ * was posted before. What a region that posts cannot post is the VMM's, never the policy's.
  */
 static enum gpamap_answer write_io(const struct gpamap_access *a,
 				   const struct gpamap_snapshot *snapshot,
@@ -262,7 +268,7 @@ static enum gpamap_answer write_io(const struct gpamap_access *a,
 		gpamap_io_count(io, GPAMAP_COUNT_POSTED);
 		return GPAMAP_ANSWER_POSTED;
 	}
-	return GPAMAP_ANSWER_EXIT;
+	return io->now.ring ? GPAMAP_ANSWER_EXIT : GPAMAP_ANSWER_LATER;
 }
 
 /* A write of which only the place is known yet. If it is not done here, all of it comes. */
@@ -288,7 +294,7 @@ static enum gpamap_answer read_io(const struct gpamap_access *a, struct gpamap_i
 	if (is_posting(a, io))
 		return GPAMAP_ANSWER_EXIT;
 	return gpamap_registers_read(io, offset, a->len, a->val) ? GPAMAP_ANSWER_REGISTER :
-							     GPAMAP_ANSWER_EXIT;
+							     GPAMAP_ANSWER_LATER;
 }
 
 /* What is at the address; noted for the next access. */
@@ -328,10 +334,10 @@ static inline const struct gpamap_range *find_range(const struct gpamap_access *
 static noinline bool dispatch_rest(struct gpamap_dispatch *dispatch,
 				   const struct gpamap_access *a, struct gpamap_io *io,
 				   const struct gpamap_snapshot *snapshot,
-				   const struct gpamap_range *range)
+				   const struct gpamap_range *range, bool leaves)
 	__releases(RCU)
 {
-	struct rest rest;
+	struct rest rest = { .leaves = leaves };
 
 	if (!a->len) {
 		rcu_read_unlock();
@@ -346,7 +352,7 @@ static noinline bool dispatch_rest(struct gpamap_dispatch *dispatch,
 static bool dispatch_access(void *owner, const struct gpamap_access *a)
 {
 	struct gpamap_dispatch *dispatch = owner;
-	enum gpamap_answer answer = GPAMAP_ANSWER_EXIT;
+	enum gpamap_answer answer = GPAMAP_ANSWER_LATER;
 	const struct gpamap_snapshot *snapshot;
 	const struct gpamap_range *range;
 	struct gpamap_io *io;
@@ -371,8 +377,9 @@ static bool dispatch_access(void *owner, const struct gpamap_access *a)
 		answer = write_io(a, snapshot, range, io, offset);
 	else if (io)
 		answer = read_io(a, io, offset);
-	if (answer == GPAMAP_ANSWER_EXIT)
-		return dispatch_rest(dispatch, a, io, snapshot, range);
+	if (answer == GPAMAP_ANSWER_EXIT || answer == GPAMAP_ANSWER_LATER)
+		return dispatch_rest(dispatch, a, io, snapshot, range,
+				     answer == GPAMAP_ANSWER_EXIT);
 	if (trace_gpamap_access_enabled())
 		trace_gpamap_access(dispatch->number, gpamap_access_vcpu_id(a),
 				    snapshot->bus_space[a->view], range->region->id, a->addr,

@@ -36,7 +36,8 @@ struct gpamap_access_len {
  * struct gpamap_handler_ops - A handler
  * @owner: THIS_MODULE. Each instance holds a reference on it
  * @name: What VMMs ask for: unique, shorter than GPAMAP_NAME_LEN
- * @valid: Accesses of the guest that come to the handler. All others leave to the VMM
+ * @valid: Accesses of the guest that come to the handler. All others leave to the VMM, unless
+ *	the policy of the region answers them; and so it is with what is said to leave below
  * @impl: Accesses that @read and @write want. Longer ones, and with not @impl.unaligned
  *	those at odd offsets, are split, the lowest address first. A shorter one is widened:
  *	of what is read the guest gets the bytes that it asked for, and what is written has

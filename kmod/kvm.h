@@ -87,6 +87,7 @@ struct gpamap_access {
 /* What answers it, for traces. */
 enum gpamap_answer {
 	GPAMAP_ANSWER_EXIT,		/* nothing: it leaves to the VMM */
+	GPAMAP_ANSWER_LATER,		/* nothing yet; never traced */
 	GPAMAP_ANSWER_REGISTER,
 	GPAMAP_ANSWER_DOORBELL,
 	GPAMAP_ANSWER_POSTED,

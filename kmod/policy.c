@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Policy: what becomes of the accesses to a region that nothing else of what is tied to it
- * answers: told to the VMM with what they are for (exits.c), or answered with nothing.
- *
+ * answers: told to the VMM with what they are for (exits.c), or answered with nothing. What
+ * is the VMM's for the order of posted writes does not come here (dispatch.c).
  */
 #include "ties.h"
 
@@ -32,7 +32,8 @@ static int policy_fits(u32 policy, const struct gpamap_region *region)
 		       region->kind == GPAMAP_REGION_ALIAS ? -EOPNOTSUPP : 0;
 	case GPAMAP_POLICY_ZEROES:
 	case GPAMAP_POLICY_ONES:
-		return region->kind == GPAMAP_REGION_RESERVED ? 0 : -EOPNOTSUPP;
+		return region->kind == GPAMAP_REGION_RESERVED ||
+		       region->kind == GPAMAP_REGION_IO ? 0 : -EOPNOTSUPP;
 	}
 	return -EOPNOTSUPP;
 }

@@ -407,6 +407,152 @@ TEST_F(exits, reserved)
 	apply(op_del(HOLE), op_destroy(HOLE));
 }
 
+static u64 ones_of(u32 len)
+{
+	return len == 8 ? U64_MAX : (1ULL << (8 * len)) - 1;
+}
+
+/* What nothing else answers of an io region, at any length and place. */
+TEST_F(exits, io)
+{
+	static const u32 lengths[] = { 1, 2, 4, 8 };
+	u64 left[PAGE / 8];
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(lengths); i++) {
+		u32 len = lengths[i];
+
+		set_policy(DEV, GPAMAP_POLICY_ONES);
+		EXPECT_DONE(guest_write(&self->guest, A + 8, len, 0x55));
+		EXPECT_READ(A + 8, len, ones_of(len));
+		EXPECT_READ(A + 9, len, ones_of(len));
+		EXPECT_READ(A + PAGE - 1, len, ones_of(len));
+		EXPECT_READ(A + 2 * PAGE - len, len, ones_of(len));
+		set_policy(DEV, GPAMAP_POLICY_ZEROES);
+		EXPECT_DONE(guest_write(&self->guest, A + 8, len, 0x55));
+		EXPECT_DONE(guest_write(&self->guest, A + PAGE - 1, len, 0x55));
+		EXPECT_READ(A + 8, len, 0);
+		if (len == 8)
+			continue;
+		set_policy(PDEV, GPAMAP_POLICY_ONES);
+		EXPECT_DONE(guest_out(&self->guest, PORT + 1, len, 0x55));
+		EXPECT_EQ(ones_of(len), guest_in(&self->guest, PORT + 1, len).value);
+		EXPECT_DONE(guest_in(&self->guest, PORT + 1, len));
+		EXPECT_EQ(0, guest_outs(&self->guest, PORT, len, PAGE / len, left));
+		set_policy(PDEV, GPAMAP_POLICY_ZEROES);
+		EXPECT_DONE(guest_out(&self->guest, PORT + 1, len, 0x55));
+		EXPECT_DONE(guest_in(&self->guest, PORT + 1, len));
+		EXPECT_EQ(0u, guest_in(&self->guest, PORT + 1, len).value);
+	}
+	EXPECT_NO_RECORD();
+	/* It moves with the region, and through a path that is read-only writes are dropped. */
+	apply(op_flags(op_alias(ALIAS, DEV, 0, PAGE - 1), GPAMAP_REGION_READONLY),
+	      op_add(ALIAS, ROOT, R + PAGE, 0), op_at(DEV, B));
+	EXPECT_LEAVES(guest_read(&self->guest, A, 4));
+	EXPECT_READ(B, 4, 0);
+	EXPECT_READ(R + PAGE, 4, 0);
+	EXPECT_DONE(guest_write(&self->guest, R + PAGE, 4, 1));
+	set_policy(DEV, GPAMAP_POLICY_NONE);
+	set_policy(PDEV, GPAMAP_POLICY_NONE);
+	EXPECT_LEAVES(guest_read(&self->guest, B, 4));
+	EXPECT_LEAVES(guest_write(&self->guest, B, 4, 1));
+	EXPECT_LEAVES(guest_in(&self->guest, PORT, 1));
+	EXPECT_NO_RECORD();
+}
+
+/* Doorbells and registers go first, and are counted as ever. */
+TEST_F(exits, io_behind_what_is_tied)
+{
+	const struct gpamap_register reg = { 0x40, 4, GPAMAP_REGISTER_READWRITE, 7 };
+	const struct gpamap_register port = { 4, 1, GPAMAP_REGISTER_READONLY, 9 };
+	int bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	u64 n;
+
+	ASSERT_LE(0, bell);
+	set_policy(DEV, GPAMAP_POLICY_ONES);
+	set_policy(PDEV, GPAMAP_POLICY_ONES);
+	ASSERT_EQ(0, gpamap_doorbell_add(self->map, DEV, 0x10, 4, bell));
+	ASSERT_EQ(0, gpamap_doorbell_add(self->map, DEV, 0x20, 0, bell));
+	ASSERT_EQ(0, gpamap_doorbell_add(self->map, PDEV, 2, 1, bell));
+	ASSERT_EQ(0, gpamap_registers_set(self->map, DEV, &reg, 1));
+	ASSERT_EQ(0, gpamap_registers_set(self->map, PDEV, &port, 1));
+	EXPECT_DONE(guest_write(&self->guest, A + 0x10, 4, 1));
+	EXPECT_DONE(guest_write(&self->guest, A + 0x20, 2, 1));
+	EXPECT_DONE(guest_out(&self->guest, PORT + 2, 1, 1));
+	EXPECT_EQ((ssize_t)sizeof(n), read(bell, &n, sizeof(n)));
+	EXPECT_EQ(3u, n);
+	/* A read of the one that any length rings is the policy's. */
+	EXPECT_READ(A + 0x20, 4, 0xffffffff);
+	EXPECT_READ(A + 0x10, 4, 0xffffffff);
+	EXPECT_DONE(guest_write(&self->guest, A + 0x10, 2, 1));
+	EXPECT_DONE(guest_out(&self->guest, PORT + 2, 2, 1));
+	EXPECT_EQ(-1, read(bell, &n, sizeof(n)));
+	EXPECT_READ(A + 0x40, 4, 7);
+	EXPECT_DONE(guest_write(&self->guest, A + 0x40, 4, 8));
+	EXPECT_READ(A + 0x40, 4, 8);
+	EXPECT_READ(A + 0x40, 8, U64_MAX);
+	EXPECT_READ(A + 0x42, 2, 0xffff);
+	EXPECT_EQ(9u, guest_in(&self->guest, PORT + 4, 1).value);
+	EXPECT_EQ(0xffffu, guest_in(&self->guest, PORT + 4, 2).value);
+	EXPECT_NO_RECORD();
+	close(bell);
+}
+
+/*
+ * A region that posts: what cannot be posted is not dropped, and what comes after what is
+ * pending waits for the VMM; so it is with a register, which is not of the policy's value.
+ */
+TEST_F(exits, io_behind_a_ring)
+{
+	const struct gpamap_register reg = { 0x40, 4, GPAMAP_REGISTER_READWRITE, 7 };
+	int bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	struct gpamap_ring_reader *ring;
+	u64 sum = 0;
+	u32 i;
+
+	ASSERT_LE(0, bell);
+	set_policy(DEV, GPAMAP_POLICY_ONES);
+	set_policy(PDEV, GPAMAP_POLICY_ONES);
+	ASSERT_EQ(0, gpamap_registers_set(self->map, DEV, &reg, 1));
+	ASSERT_EQ(0, gpamap_ring_open(self->map, 1, 16, 16, bell, count_entry, &sum, &ring));
+	ASSERT_EQ(0, gpamap_post_add(self->map, DEV, 1));
+	ASSERT_EQ(0, gpamap_post_add(self->map, PDEV, 1));
+	EXPECT_READ(A, 8, U64_MAX);
+	EXPECT_READ(A + 0x40, 4, 7);
+	/* Of ports nothing is read. */
+	EXPECT_LEAVES(guest_in(&self->guest, PORT, 4));
+	EXPECT_RECORD(IO_SPACE, PORT, PDEV, 0);
+	for (i = 0; i < 16; i++)
+		EXPECT_DONE(guest_write(&self->guest, A + 8, 8, i));
+	/* To resolve what they are for would drain. */
+	EXPECT_LEAVES(guest_write(&self->guest, A + 8, 8, 16));
+	EXPECT_EQ((u32)DEV, self->exit->region);
+	EXPECT_EQ(A + 8, self->exit->addr);
+	EXPECT_LEAVES(guest_out(&self->guest, PORT, 4, 16));
+	EXPECT_EQ((u32)PDEV, self->exit->region);
+	EXPECT_LEAVES(guest_read(&self->guest, A, 8));
+	EXPECT_LEAVES(guest_read(&self->guest, A + 0x40, 4));
+	EXPECT_LEAVES(guest_write(&self->guest, A + 0x40, 4, 1));
+	EXPECT_EQ(16, gpamap_ring_drain(ring));
+	EXPECT_READ(A, 8, U64_MAX);
+	EXPECT_READ(A + 0x40, 4, 7);
+	EXPECT_DONE(guest_write(&self->guest, A + 8, 8, 16));
+	EXPECT_LEAVES(guest_read(&self->guest, A, 1));
+	EXPECT_EQ(1, gpamap_ring_drain(ring));
+	/* What is not posted through a path that is read-only is no policy's either. */
+	apply(op_flags(op_alias(ALIAS, DEV, 0, PAGE - 1), GPAMAP_REGION_READONLY),
+	      op_add(ALIAS, ROOT, R + PAGE, 0));
+	EXPECT_LEAVES(guest_write(&self->guest, R + PAGE, 4, 1));
+	EXPECT_READ(R + PAGE, 4, 0xffffffff);
+	/* No longer posted, they are dropped. */
+	ASSERT_EQ(0, gpamap_post_remove(self->map, DEV));
+	ASSERT_EQ(0, gpamap_post_remove(self->map, PDEV));
+	EXPECT_DONE(guest_write(&self->guest, A + 8, 8, 17));
+	EXPECT_EQ(0xffffffffu, guest_in(&self->guest, PORT, 4).value);
+	EXPECT_EQ(0, gpamap_ring_drain(ring));
+	close(bell);
+}
+
 TEST_F(exits, bad_members)
 {
 	struct gpamap_policy cmd = { .size = sizeof(cmd), .flags = 1, .region = DEV };
@@ -418,8 +564,10 @@ TEST_F(exits, bad_members)
 	EXPECT_EQ(-ENOENT, gpamap_policy_set(self->map, 77, GPAMAP_POLICY_TELL));
 	EXPECT_EQ(-ENOENT, gpamap_policy_set(self->map, 0, GPAMAP_POLICY_TELL));
 	EXPECT_EQ(-EOPNOTSUPP, gpamap_policy_set(self->map, DEV, GPAMAP_POLICY_ONES + 1));
-	EXPECT_EQ(-EOPNOTSUPP, gpamap_policy_set(self->map, DEV, GPAMAP_POLICY_ONES));
 	EXPECT_EQ(-EOPNOTSUPP, gpamap_policy_set(self->map, MEM, GPAMAP_POLICY_ZEROES));
+	EXPECT_EQ(-EOPNOTSUPP, gpamap_policy_set(self->map, ROM, GPAMAP_POLICY_ONES));
+	EXPECT_EQ(-EOPNOTSUPP, gpamap_policy_set(self->map, ROMD, GPAMAP_POLICY_ONES));
+	EXPECT_EQ(-EOPNOTSUPP, gpamap_policy_set(self->map, ROOT, GPAMAP_POLICY_ZEROES));
 	EXPECT_EQ(-EOPNOTSUPP, gpamap_policy_set(self->map, ROOT, GPAMAP_POLICY_TELL));
 	EXPECT_EQ(0, gpamap_policy_set(self->map, DEV, GPAMAP_POLICY_NONE));
 	/* KVM's bus refuses. */

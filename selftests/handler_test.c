@@ -399,6 +399,27 @@ TEST_F(handler, not_with_posted_writes)
 	close(bell);
 }
 
+/* What the handler does not take, or refuses, is the policy's. */
+TEST_F(handler, before_a_policy)
+{
+	set_handler(DEV, "test-refuse", 0);
+	apply(op_policy(DEV, GPAMAP_POLICY_ONES));
+	EXPECT_LOG("create 0\n");
+	EXPECT_DONE(guest_write(&self->guest, A, 4, 5));
+	EXPECT_READ(A, 4, 5);
+	EXPECT_LOG("write 0 4 0x5\nread 0 4\n");
+	EXPECT_DONE(guest_write(&self->guest, A + 0x80, 4, 1));
+	EXPECT_READ(A + 0x80, 4, 0xffffffff);
+	/* Not aligned it is not asked. */
+	EXPECT_READ(A + 1, 4, 0xffffffff);
+	EXPECT_LOG("");
+	apply(op_policy(DEV, GPAMAP_POLICY_ZEROES));
+	EXPECT_READ(A + 0x80, 4, 0);
+	EXPECT_READ(A, 4, 5);
+	apply(op_policy(DEV, GPAMAP_POLICY_TELL));
+	EXPECT_LEAVES(guest_read(&self->guest, A + 0x80, 4));
+}
+
 /* Through a path that is read-only nothing is written, to registers neither. */
 TEST_F(handler, rule_25_readonly_path)
 {
@@ -686,6 +707,9 @@ TEST_F(handler, fast_mmio)
 	set_handler(DEV, "test-any", 0);
 	EXPECT_EQ(-EOPNOTSUPP, fast_write(&self->guest, A + 0x10));
 	ASSERT_EQ(0, remove_rc(self->fd, DEV));
+	ASSERT_EQ(0, gpamap_policy_set(map, DEV, GPAMAP_POLICY_ZEROES));
+	EXPECT_EQ(-EOPNOTSUPP, fast_write(&self->guest, A + 0x10));
+	ASSERT_EQ(0, gpamap_policy_set(map, DEV, GPAMAP_POLICY_NONE));
 	EXPECT_EQ(0u, rung(any) + rung(four));
 	EXPECT_EQ(0, fast_write(&self->guest, A + 0x10));
 	EXPECT_EQ(1u, rung(any));

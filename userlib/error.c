@@ -90,7 +90,8 @@ static const struct {
 	{ GPAMAP_OP_POLICY, -ENOENT, "there is no such region to give a policy" },
 	{ GPAMAP_OP_POLICY, -EEXIST, "a device of KVM's is where the region is seen" },
 	{ GPAMAP_OP_POLICY, -EOPNOTSUPP,
-	  "this policy is unknown, or not for regions of this kind" },
+	  "this policy is unknown, or not for regions of this kind: only io and reserved "
+	  "regions are answered with zeroes or ones" },
 	{ GPAMAP_OP_POLICY, -EINVAL, "a value that a policy does not have" },
 	{ GPAMAP_OP_POLICY, -ENOSPC, "there is no room for a policy on KVM's bus" },
 	{ GPAMAP_OP_POLICY, -EBUSY, "vCPUs could not be held in time to give a policy" },

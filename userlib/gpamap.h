@@ -520,6 +520,7 @@ GPAMAP_API int gpamap_batch_handler_remove(struct gpamap_batch *batch, uint32_t 
 
 /**
  * What becomes of accesses to @region that nothing else answers: enum gpamap_policy_kind.
+ * ZEROES and ONES are for io and reserved regions; struct gpamap_policy has the rules.
  *
  * -ENOENT: no such region. -EOPNOTSUPP: not for this kind of region, or an unknown policy.
  * -ENOSPC, -EEXIST: KVM's bus. -EIO.

@@ -182,8 +182,8 @@ struct gpamap_detach {
  * @GPAMAP_REGION_RAM: Memory of the host
  * @GPAMAP_REGION_ROM: Memory of the host that the guest cannot write
  * @GPAMAP_REGION_IO: Accesses leave to the VMM (KVM_EXIT_MMIO, KVM_EXIT_IO), but for
- *	writes that ring a doorbell or are posted, and accesses to a register or to a
- *	handler's region
+ *	writes that ring a doorbell or are posted, and accesses to a register or to the
+ *	region of a handler, or of a policy that answers (GPAMAP_POLICY)
  * @GPAMAP_REGION_ALIAS: A window onto another region
  * @GPAMAP_REGION_ROMD: A rom device: in romd mode (GPAMAP_REGION_ROMD_MODE) memory of
  *	the host that the guest reads, while its writes leave to the VMM; out of it
@@ -790,8 +790,8 @@ enum gpamap_handler_flags {
  *
  * An access of the guest's that no register and no doorbell of the region answers is
  * answered by the handler, in the kernel. The writes of one region are posted or are for a
- * handler, never both. What the handler does not take, or refuses,
- * leaves to the VMM, as do writes through a path that is read-only. The region holds a
+ * handler, never both. What the handler does not take, or refuses, and writes through a path
+ * that is read-only are for the policy of the region, or leave to the VMM. The region holds a
  * reference on the handler's module until the handler
  * is removed or the map closed.
  *
@@ -817,8 +817,10 @@ struct gpamap_handler {
  * @GPAMAP_POLICY_NONE: They leave to the VMM
  * @GPAMAP_POLICY_TELL: They leave to the VMM, and struct gpamap_exit tells what they are
  *	for. Not for containers and aliases, at which nothing is seen
- * @GPAMAP_POLICY_ZEROES: A read gives zeroes, a write changes nothing; reserved regions only
- * @GPAMAP_POLICY_ONES: A read gives ones, a write changes nothing; reserved regions only
+ * @GPAMAP_POLICY_ZEROES: A read gives zeroes, a write changes nothing; for io and reserved
+ *	regions only
+ * @GPAMAP_POLICY_ONES: A read gives ones, a write changes nothing; for io and reserved regions
+ *	only
  */
 enum gpamap_policy_kind {
 	GPAMAP_POLICY_NONE = 0,
@@ -833,6 +835,12 @@ enum gpamap_policy_kind {
  * @flags: Must be 0
  * @region: Id of the region
  * @policy: enum gpamap_policy_kind, in place of the one it had
+ *
+ * The policy comes last: accesses of any length that no register, doorbell or handler of the
+ * region answers are its. If the region posts its writes (GPAMAP_POST) no write is: one that is
+ * not posted leaves to the VMM. Nor is a read that has to come after what was posted: it
+ * leaves while entries of the group are pending, and in the io space always, as one of a
+ * register does.
  *
  * A region with a policy other than NONE is on KVM's bus and its accesses are counted
  * (GPAMAP_QUERY_COUNTERS), as those of a region with doorbells, registers or a handler are.
@@ -1022,14 +1030,14 @@ enum gpamap_post_flags {
  * A write that finds the ring full leaves to the VMM, like any other access to the region
  * that is not answered in the kernel; nothing is lost, to ports neither. Before it handles
  * such an exit, the VMM takes all pending entries of the group: they came before. For
- * the same reason an access to a register of the region leaves while entries are pending, and
- * in the io space always; if the register has a doorbell it is not rung, and both are the
- * VMM's to do. A doorbell where no register is rings regardless, and who hears it looks at the
- * ring first.
+ * the same reason an access to a register of the region, and a read that its policy would
+ * answer, leaves while entries are pending, and in the io space always; if the register has a
+ * doorbell it is not rung, and both are the VMM's to do. A doorbell where no register is rings
+ * regardless, and who hears it looks at the ring first.
  *
- * Not posted, but left to the VMM, are writes through a path that is read-only, and writes
- * to ports of a guest with encrypted state: of its string writes KVM drops what follows the
- * first element that is not done, if one before it was.
+ * Not posted, but left to the VMM whatever the policy, are writes through a path that is
+ * read-only, and writes to ports of a guest with encrypted state: of its string writes KVM
+ * drops what follows the first element that is not done, if one before it was.
  *
  * Errors: ENOENT no such region, no such ring, or the region does not post (REMOVE). EEXIST
  * it posts already. EBUSY it has a handler. EOPNOTSUPP it is not an io region. EINVAL @ring
