@@ -42,7 +42,7 @@ struct gpamap_ring_buffer {
 	/* Fixed at creation. */
 	u32 nr_entries;
 	u32 watermark;
-	struct eventfd_ctx *eventfd;
+	struct eventfd_ctx *eventfd;	/* NULL: nobody is told */
 	struct gpamap_ring_header *header;	/* a page; shared, and so are the entries */
 	struct gpamap_ring_entry *entries;
 
@@ -108,16 +108,28 @@ bool gpamap_ring_post(const struct gpamap_io *io, u64 generation, u32 region, u6
 	 * Not only by the one that reaches the mark: who takes out what is there when it
 	 * looks may leave more than that behind, and has to hear of it.
 	 */
-	if (pending + 1 >= ring->watermark)
+	if (ring->eventfd && pending + 1 >= ring->watermark)
 		gpamap_eventfd_signal(ring->eventfd);
 	return true;
+}
+
+/* A reference; NULL for none. */
+static struct eventfd_ctx *bell_get(int fd)
+{
+	return fd == -1 ? NULL : eventfd_ctx_fdget(fd);
+}
+
+static void bell_put(struct eventfd_ctx *eventfd)
+{
+	if (eventfd)
+		eventfd_ctx_put(eventfd);
 }
 
 static void ring_put(struct gpamap_ring_buffer *ring)
 {
 	if (!refcount_dec_and_test(&ring->refs))
 		return;
-	eventfd_ctx_put(ring->eventfd);
+	bell_put(ring->eventfd);
 	vfree(ring->header);
 	kfree(ring);
 }
@@ -183,7 +195,7 @@ static int ring_add(struct gpamap_ties *ties, const struct gpamap_ring *cmd)
 
 	if (xa_load(&ties->rings, cmd->id))
 		return -EEXIST;
-	eventfd = eventfd_ctx_fdget(cmd->fd);
+	eventfd = bell_get(cmd->fd);
 	if (IS_ERR(eventfd))
 		return PTR_ERR(eventfd);
 	if (ties->nr_rings == GPAMAP_MAX_RINGS) {
@@ -204,7 +216,7 @@ static int ring_add(struct gpamap_ties *ties, const struct gpamap_ring *cmd)
 	return 0;
 
 err_put:
-	eventfd_ctx_put(eventfd);
+	bell_put(eventfd);
 	return rc;
 }
 

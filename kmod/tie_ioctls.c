@@ -76,22 +76,30 @@ int gpamap_policy(struct gpamap *map, void *arg)
 	return cmd->flags ? -EOPNOTSUPP : gpamap_map_apply_op(map, &op);
 }
 
+static int check_ring(const struct gpamap_ring *cmd)
+{
+	if (cmd->flags & ~GPAMAP_RING_REMOVE)
+		return -EOPNOTSUPP;
+	if (cmd->flags & GPAMAP_RING_REMOVE)
+		return cmd->nr_entries || cmd->watermark || cmd->fd ? -EINVAL : 0;
+	if (!cmd->id || !is_power_of_2(cmd->nr_entries) ||
+	    cmd->nr_entries < GPAMAP_MIN_RING_ENTRIES ||
+	    cmd->nr_entries > GPAMAP_MAX_RING_ENTRIES)
+		return -EINVAL;
+	/* Where nobody is told, there is no when. */
+	if (cmd->fd == -1)
+		return cmd->watermark ? -EINVAL : 0;
+	return !cmd->watermark || cmd->watermark > cmd->nr_entries ? -EINVAL : 0;
+}
+
 int gpamap_ring(struct gpamap *map, void *arg)
 {
 	const struct gpamap_ring *cmd = arg;
 	int rc;
 
-	if (cmd->flags & ~GPAMAP_RING_REMOVE)
-		return -EOPNOTSUPP;
-	if (cmd->flags & GPAMAP_RING_REMOVE) {
-		if (cmd->nr_entries || cmd->watermark || cmd->fd)
-			return -EINVAL;
-	} else if (!cmd->id || !is_power_of_2(cmd->nr_entries) ||
-		   cmd->nr_entries < GPAMAP_MIN_RING_ENTRIES ||
-		   cmd->nr_entries > GPAMAP_MAX_RING_ENTRIES ||
-		   !cmd->watermark || cmd->watermark > cmd->nr_entries) {
-		return -EINVAL;
-	}
+	rc = check_ring(cmd);
+	if (rc)
+		return rc;
 	rc = gpamap_map_lock(map, gpamap_deadline(0));
 	if (rc)
 		return rc;

@@ -540,8 +540,8 @@ static void call_ring(struct rnd *r, int fd)
 		cmd.flags = GPAMAP_RING_REMOVE;
 	} else {
 		cmd.nr_entries = one_in(r, 20) ? any_number(r) : 16U << rnd_below(r, 4);
-		cmd.watermark = 1 + rnd_below(r, 16);
-		cmd.fd = any_bell(r);
+		cmd.fd = one_in(r, 4) ? -1 : any_bell(r);
+		cmd.watermark = cmd.fd == -1 && !one_in(r, 8) ? 0 : 1 + rnd_below(r, 16);
 	}
 	call(r, RING, fd, GPAMAP_RING, &cmd, sizeof(cmd));
 }

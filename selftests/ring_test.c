@@ -420,6 +420,30 @@ TEST_F(ring, watermark)
 	}
 }
 
+/* Nobody is told; who looks finds all there is. */
+TEST_F(ring, no_eventfd)
+{
+	struct gpamap_ring_header *ring;
+	u32 i;
+
+	ASSERT_EQ(0, ring_rc(self->fd, 0, RING, 16, 0, -1));
+	ring = map_ring(self->fd, RING, 16);
+	ASSERT_NE(NULL, ring);
+	add_post(DEV, RING);
+	for (i = 0; i < 16; i++)
+		EXPECT_POSTED(A, 8, i);
+	EXPECT_WRITE_LEAVES(A, 16);
+	for (i = 0; i < 16; i++)
+		EXPECT_ENTRY(ring, i, DEV, 0, 8, i);
+	EXPECT_POSTED(A, 8, 17);
+	EXPECT_ENTRY(ring, 16, DEV, 0, 8, 17);
+	ASSERT_EQ(0, remove_post_rc(DEV));
+	EXPECT_EQ(0, remove_ring_rc(RING));
+	unmap_ring(ring, 16);
+	/* One that goes with its map. */
+	ASSERT_EQ(0, ring_rc(self->fd, 0, RING, 16, 0, -1));
+}
+
 /* -- a ring that is full --------------------------------------------------- */
 
 TEST_F(ring, full)
@@ -813,7 +837,9 @@ TEST_F(ring, bad_members)
 	EXPECT_BAD(EINVAL, nr_entries, 0xffffffff);
 	EXPECT_BAD(EINVAL, watermark, 0);
 	EXPECT_BAD(EINVAL, watermark, 65);
-	EXPECT_BAD(EBADF, fd, -1);
+	EXPECT_BAD(EBADF, fd, -2);
+	/* There is a watermark, and nobody to be told. */
+	EXPECT_BAD(EINVAL, fd, -1);
 	EXPECT_BAD(EBADF, fd, 1000);
 	EXPECT_BAD(EINVAL, fd, self->fd);
 	EXPECT_EQ(-ENOENT, remove_ring_rc(RING));
@@ -824,6 +850,7 @@ TEST_F(ring, bad_members)
 	EXPECT_EQ(-EINVAL, ring_rc(self->fd, GPAMAP_RING_REMOVE, RING, 16, 0, 0));
 	EXPECT_EQ(-EINVAL, ring_rc(self->fd, GPAMAP_RING_REMOVE, RING, 0, 1, 0));
 	EXPECT_EQ(-EINVAL, ring_rc(self->fd, GPAMAP_RING_REMOVE, RING, 0, 0, self->bell));
+	EXPECT_EQ(-EINVAL, ring_rc(self->fd, GPAMAP_RING_REMOVE, RING, 0, 0, -1));
 
 #define EXPECT_BAD_POST(_errno, _member, _value)				\
 	do {									\
@@ -1070,7 +1097,8 @@ TEST_F(ring, library)
 					    &ring2));
 	EXPECT_EQ(-EINVAL, gpamap_ring_open(log.map, RING2, 17, 1, self->bell, log_entry, &log,
 					    &ring2));
-	EXPECT_EQ(-EBADF, gpamap_ring_open(log.map, RING2, 16, 1, -1, log_entry, &log, &ring2));
+	EXPECT_EQ(-EBADF, gpamap_ring_open(log.map, RING2, 16, 1, -2, log_entry, &log, &ring2));
+	EXPECT_EQ(-EINVAL, gpamap_ring_open(log.map, RING2, 16, 1, -1, log_entry, &log, &ring2));
 	EXPECT_EQ(-ENOENT, gpamap_post_add(log.map, DEV, RING2));
 	EXPECT_EQ(-ENOENT, gpamap_post_remove(log.map, DEV));
 	ASSERT_EQ(0, gpamap_post_add(log.map, DEV, RING));
@@ -1085,9 +1113,8 @@ TEST_F(ring, library)
 	for (i = 0; i < 40; i++)
 		EXPECT_EQ(i, log.values[i]);
 	EXPECT_EQ(40u, log.nr);
-	/* Two rings. */
-	ASSERT_EQ(0, gpamap_ring_open(log.map, RING2, 32, 1, self->bell2, log_entry, &log,
-				      &ring2));
+	/* Two rings, of which one has no eventfd. */
+	ASSERT_EQ(0, gpamap_ring_open(log.map, RING2, 32, 0, -1, log_entry, &log, &ring2));
 	ASSERT_EQ(0, gpamap_post_add(log.map, OTHER, RING2));
 	EXPECT_POSTED(A, 8, 40);
 	EXPECT_POSTED(B, 8, 41);

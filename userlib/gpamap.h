@@ -446,12 +446,13 @@ typedef void (*gpamap_ring_fn)(void *arg, const struct gpamap_ring_entry *entry)
  * @id: chosen by the caller, above 0.
  * @nr_entries: a power of two, GPAMAP_MIN_RING_ENTRIES to GPAMAP_MAX_RING_ENTRIES.
  * @watermark: how many entries are pending, at least, when @fd is signalled; 1 to
- *	@nr_entries.
- * @fd: an eventfd, which may be closed afterwards. Who hears it calls gpamap_ring_drain().
+ *	@nr_entries, or 0 without @fd.
+ * @fd: an eventfd, which may be closed afterwards. Who hears it calls gpamap_ring_drain(). -1:
+ *	none; gpamap_ring_drain() is called before exits are handled, or by the clock.
  * @out: receives the ring, to be given to gpamap_ring_close(); it ends with the map, too.
  *
- * -EINVAL: a number that cannot be, or @fd is no eventfd. -EBADF: @fd is not open. -EEXIST:
- * there is such a ring. -ENOSPC: too many rings. -EOPNOTSUPP: this is a 32-bit
+ * -EINVAL: a number that cannot be, or @fd is no eventfd. -EBADF: @fd is not open and not -1.
+ * -EEXIST: there is such a ring. -ENOSPC: too many rings. -EOPNOTSUPP: this is a 32-bit
  * program, or the kernel lays rings out in a way that this library does not know. -EIO.
  */
 GPAMAP_API int gpamap_ring_open(struct gpamap *map, uint32_t id, uint32_t nr_entries,

@@ -916,8 +916,9 @@ enum gpamap_ring_flags {
  * @id: Of the ring: chosen by the caller, above 0
  * @nr_entries: A power of two from GPAMAP_MIN_RING_ENTRIES to GPAMAP_MAX_RING_ENTRIES
  * @watermark: From 1 to @nr_entries: the number of pending entries from which on @fd is
- *	signalled
- * @fd: An eventfd. The map holds it until the ring is removed or the map closed
+ *	signalled; 0 if @fd is -1
+ * @fd: An eventfd. The map holds it until the ring is removed or the map closed. -1: none; the
+ *	VMM looks at the ring by itself
  *
  * Makes a ring for posted writes: a queue of struct gpamap_ring_entry in memory that the
  * kernel shares with the VMM. Regions post to it once GPAMAP_POST says so; those that post
@@ -934,8 +935,8 @@ enum gpamap_ring_flags {
  * waits for it, and then takes all entries that are there, misses none.
  *
  * Errors: ENOENT no such ring (REMOVE). EEXIST the ring is there. EINVAL @id is 0, a number
- * that cannot be, or @fd is no eventfd. EBADF @fd is not open. EBUSY regions post to the
- * ring (REMOVE). ENOSPC GPAMAP_MAX_RINGS. EIO the map is broken, or the VM belongs to
+ * that cannot be, or @fd is no eventfd. EBADF @fd is not open and not -1. EBUSY regions post
+ * to the ring (REMOVE). ENOSPC GPAMAP_MAX_RINGS. EIO the map is broken, or the VM belongs to
  * another process.
  */
 struct gpamap_ring {
