@@ -13,6 +13,7 @@
 #error "gpamap is written for Linux 6.1 to 7.3"
 #endif
 
+#include <linux/hrtimer.h>
 #include <linux/mm.h>
 #include <uapi/linux/kvm.h>
 /* Since 6.16: cpuid_eax() has a header of its own. */
@@ -39,6 +40,17 @@ static inline void vm_flags_set(struct vm_area_struct *vma, unsigned long flags)
 #define gpamap_eventfd_signal(ctx) eventfd_signal(ctx, 1)
 #else
 #define gpamap_eventfd_signal(ctx) eventfd_signal(ctx)
+#endif
+
+/* Since 6.13: a timer and its function are set in one call. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+static inline void hrtimer_setup(struct hrtimer *timer,
+				 enum hrtimer_restart (*function)(struct hrtimer *timer),
+				 clockid_t clock, enum hrtimer_mode mode)
+{
+	hrtimer_init(timer, clock, mode);
+	timer->function = function;
+}
 #endif
 
 /* Since 6.13: vcpu->pid is under a lock of its own. A reference, or NULL. */

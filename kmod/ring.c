@@ -16,6 +16,11 @@
  * change of memslots and buses, waiting for the VMM; and the one who is to make room may be
  * the one who changes them.
  *
+ * Who reads is told by an eventfd: at once when the watermark is reached, and of fewer
+ * entries, if the ring has a delay, by a timer that the first of them starts. Who finds it
+ * not started starts it, and who takes it for over signals: so no entry is left untold. A
+ * timer that has nothing to do any more is not stopped, it finds that out.
+ *
  * Rule 45 has two halves. The one here: what a region with registers would answer leaves to
  * the VMM while entries of its group are pending (dispatch.c). The other is the library's
  * (userlib/ring.c): it drains before it applies.
@@ -29,6 +34,7 @@
  * Rules of MEMORY_MODEL kept here: 43 (as for doorbells), 45.
  */
 #include <linux/eventfd.h>
+#include <linux/hrtimer.h>
 #include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/refcount.h>
@@ -42,9 +48,13 @@ struct gpamap_ring_buffer {
 	/* Fixed at creation. */
 	u32 nr_entries;
 	u32 watermark;
+	ktime_t delay;			/* 0: none */
 	struct eventfd_ctx *eventfd;	/* NULL: nobody is told */
 	struct gpamap_ring_header *header;	/* a page; shared, and so are the entries */
 	struct gpamap_ring_entry *entries;
+
+	struct hrtimer timer;
+	int told_later;			/* atomic; 1: the timer tells of what is pending */
 
 	spinlock_t lock;		/* of what follows: one writes at a time */
 	u64 seq;			/* of the next entry; the lower half is the head */
@@ -66,13 +76,48 @@ static u32 ring_pages(u32 nr_entries)
 	return 1 + PAGE_ALIGN(nr_entries * sizeof(struct gpamap_ring_entry)) / PAGE_SIZE;
 }
 
+static bool ring_is_empty(const struct gpamap_ring_buffer *ring)
+{
+	/* Pairs with the VMM's store: what the entries asked for is done. */
+	return (u32)READ_ONCE(ring->seq) == smp_load_acquire(&ring->header->tail);
+}
+
 /* Whether nothing is pending in the ring that a region posts to. */
 bool gpamap_ring_drained(const struct gpamap_io *io)
 {
-	struct gpamap_ring_buffer *ring = io->now.ring;
+	return !io->now.ring || ring_is_empty(io->now.ring);
+}
 
-	/* Pairs with the VMM's store: what the entries asked for is done. */
-	return !ring || (u32)READ_ONCE(ring->seq) == smp_load_acquire(&ring->header->tail);
+/* In a softirq. Takes no lock of ours, as the one that it interrupts may hold it. */
+static enum hrtimer_restart ring_delay_over(struct hrtimer *timer)
+{
+	struct gpamap_ring_buffer *ring = container_of(timer, struct gpamap_ring_buffer, timer);
+
+	/* Pairs with ring_is_due(): what was posted before that left it to this is seen. */
+	if (xchg(&ring->told_later, 0) && !ring_is_empty(ring))
+		gpamap_eventfd_signal(ring->eventfd);
+	return HRTIMER_NORESTART;
+}
+
+/*
+ * Whether the eventfd is to be signalled for an entry that was posted, with which @pending
+ * are. Not only by the one that reaches the mark: who takes out what is there when it looks
+ * may leave more than that behind, and has to hear of it.
+ */
+static bool ring_is_due(struct gpamap_ring_buffer *ring, u32 pending)
+{
+	lockdep_assert_held(&ring->lock);
+
+	if (!ring->eventfd)
+		return false;
+	if (pending >= ring->watermark) {
+		WRITE_ONCE(ring->told_later, 0);
+		return true;
+	}
+	/* Pairs with ring_delay_over(), which may just be at it. */
+	if (ring->delay && !xchg(&ring->told_later, 1))
+		hrtimer_start(&ring->timer, ring->delay, HRTIMER_MODE_REL_SOFT);
+	return false;
 }
 
 /* Whether a write is posted. */
@@ -81,6 +126,7 @@ bool gpamap_ring_post(const struct gpamap_io *io, u64 generation, u32 region, u6
 {
 	struct gpamap_ring_buffer *ring = io->now.ring;
 	u32 head, pending;
+	bool due;
 
 	if (!ring)
 		return false;
@@ -103,12 +149,9 @@ bool gpamap_ring_post(const struct gpamap_io *io, u64 generation, u32 region, u6
 	WRITE_ONCE(ring->seq, ring->seq + 1);
 	/* Pairs with the VMM's load, behind which it reads the entry. */
 	smp_store_release(&ring->header->head, head + 1);
+	due = ring_is_due(ring, pending + 1);
 	spin_unlock(&ring->lock);
-	/*
-	 * Not only by the one that reaches the mark: who takes out what is there when it
-	 * looks may leave more than that behind, and has to hear of it.
-	 */
-	if (ring->eventfd && pending + 1 >= ring->watermark)
+	if (due)
 		gpamap_eventfd_signal(ring->eventfd);
 	return true;
 }
@@ -129,6 +172,8 @@ static void ring_put(struct gpamap_ring_buffer *ring)
 {
 	if (!refcount_dec_and_test(&ring->refs))
 		return;
+	/* With no region nobody starts it again. */
+	hrtimer_cancel(&ring->timer);
 	bell_put(ring->eventfd);
 	vfree(ring->header);
 	kfree(ring);
@@ -182,6 +227,8 @@ static struct gpamap_ring_buffer *ring_alloc(const struct gpamap_ring *cmd,
 	refcount_set(&ring->refs, 1);
 	ring->nr_entries = cmd->nr_entries;
 	ring->watermark = cmd->watermark;
+	ring->delay = ns_to_ktime((u64)cmd->delay_us * NSEC_PER_USEC);
+	hrtimer_setup(&ring->timer, ring_delay_over, CLOCK_MONOTONIC, HRTIMER_MODE_REL_SOFT);
 	ring->eventfd = eventfd;
 	spin_lock_init(&ring->lock);
 	return ring;

@@ -80,16 +80,20 @@ static int check_ring(const struct gpamap_ring *cmd)
 {
 	if (cmd->flags & ~GPAMAP_RING_REMOVE)
 		return -EOPNOTSUPP;
+	if (cmd->__reserved)
+		return -EINVAL;
 	if (cmd->flags & GPAMAP_RING_REMOVE)
-		return cmd->nr_entries || cmd->watermark || cmd->fd ? -EINVAL : 0;
+		return cmd->nr_entries || cmd->watermark || cmd->fd || cmd->delay_us ?
+		       -EINVAL : 0;
 	if (!cmd->id || !is_power_of_2(cmd->nr_entries) ||
 	    cmd->nr_entries < GPAMAP_MIN_RING_ENTRIES ||
 	    cmd->nr_entries > GPAMAP_MAX_RING_ENTRIES)
 		return -EINVAL;
 	/* Where nobody is told, there is no when. */
 	if (cmd->fd == -1)
-		return cmd->watermark ? -EINVAL : 0;
-	return !cmd->watermark || cmd->watermark > cmd->nr_entries ? -EINVAL : 0;
+		return cmd->watermark || cmd->delay_us ? -EINVAL : 0;
+	return !cmd->watermark || cmd->watermark > cmd->nr_entries ||
+	       cmd->delay_us > GPAMAP_MAX_RING_DELAY_US ? -EINVAL : 0;
 }
 
 int gpamap_ring(struct gpamap *map, void *arg)

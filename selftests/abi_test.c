@@ -164,7 +164,8 @@ static const struct cmd {
 	{ "HANDLER", GPAMAP_HANDLER, sizeof(struct gpamap_handler), 88,
 	  GPAMAP_HANDLER_REMOVE, { offsetof(struct gpamap_handler, __reserved) } },
 	{ "POLICY", GPAMAP_POLICY, sizeof(struct gpamap_policy), 16, 0, { 0 } },
-	{ "RING", GPAMAP_RING, sizeof(struct gpamap_ring), 24, GPAMAP_RING_REMOVE, { 0 } },
+	{ "RING", GPAMAP_RING, sizeof(struct gpamap_ring), 24, GPAMAP_RING_REMOVE,
+	  { offsetof(struct gpamap_ring, __reserved) } },
 	{ "POST", GPAMAP_POST, sizeof(struct gpamap_post), 16, GPAMAP_POST_REMOVE, { 0 } },
 	{ "WATCH", GPAMAP_WATCH, sizeof(struct gpamap_watch), 8, 0, { 0 } },
 };

@@ -310,7 +310,7 @@ TEST_F(exits, rule_45_drained_first)
 	u64 sum = 0;
 
 	ASSERT_LE(0, bell);
-	ASSERT_EQ(0, gpamap_ring_open(self->map, 1, 16, 16, bell, count_entry, &sum, &ring));
+	ASSERT_EQ(0, gpamap_ring_open(self->map, 1, 16, 16, 0, bell, count_entry, &sum, &ring));
 	ASSERT_EQ(0, gpamap_post_add(self->map, DEV, 1));
 	EXPECT_DONE(guest_write(&self->guest, A + 0x80, 4, 5));
 	EXPECT_DONE(guest_write(&self->guest, A + 0x84, 4, 6));
@@ -347,7 +347,7 @@ TEST_F(exits, string_input)
 	for (i = 0; i < 64; i++)
 		EXPECT_EQ(0x5a, (int)data[i]);
 	/* With a ring, of which entries may come at any time, none is, though it is empty. */
-	ASSERT_EQ(0, gpamap_ring_open(self->map, 1, 16, 1, bell, count_entry, &sum, &ring));
+	ASSERT_EQ(0, gpamap_ring_open(self->map, 1, 16, 1, 0, bell, count_entry, &sum, &ring));
 	ASSERT_EQ(0, gpamap_post_add(self->map, PDEV, 1));
 	ASSERT_EQ(0, guest_start(&self->guest, GUEST_INS, GUEST_DATA, 0, 64));
 	ASSERT_EQ(KVM_EXIT_IO, guest_run(&self->guest));
@@ -514,7 +514,7 @@ TEST_F(exits, io_behind_a_ring)
 	set_policy(DEV, GPAMAP_POLICY_ONES);
 	set_policy(PDEV, GPAMAP_POLICY_ONES);
 	ASSERT_EQ(0, gpamap_registers_set(self->map, DEV, &reg, 1));
-	ASSERT_EQ(0, gpamap_ring_open(self->map, 1, 16, 16, bell, count_entry, &sum, &ring));
+	ASSERT_EQ(0, gpamap_ring_open(self->map, 1, 16, 16, 0, bell, count_entry, &sum, &ring));
 	ASSERT_EQ(0, gpamap_post_add(self->map, DEV, 1));
 	ASSERT_EQ(0, gpamap_post_add(self->map, PDEV, 1));
 	EXPECT_READ(A, 8, U64_MAX);
@@ -625,7 +625,7 @@ TEST_F(exits, counters)
 	EXPECT_DONE(guest_write(&self->guest, A + 0x40, 4, 1));
 	EXPECT_READ(A + 0x40, 4, 1);
 	EXPECT_COUNTERS(DEV, 2, 3, 2, 2, 0);
-	ASSERT_EQ(0, gpamap_ring_open(self->map, 1, 16, 1, bell, count_entry, &sum, &ring));
+	ASSERT_EQ(0, gpamap_ring_open(self->map, 1, 16, 1, 0, bell, count_entry, &sum, &ring));
 	ASSERT_EQ(0, gpamap_post_add(self->map, DEV, 1));
 	EXPECT_DONE(guest_write(&self->guest, A + 0x80, 4, 1));
 	EXPECT_COUNTERS(DEV, 2, 4, 2, 2, 1);

@@ -542,6 +542,8 @@ static void call_ring(struct rnd *r, int fd)
 		cmd.nr_entries = one_in(r, 20) ? any_number(r) : 16U << rnd_below(r, 4);
 		cmd.fd = one_in(r, 4) ? -1 : any_bell(r);
 		cmd.watermark = cmd.fd == -1 && !one_in(r, 8) ? 0 : 1 + rnd_below(r, 16);
+		if (cmd.watermark)
+			cmd.delay_us = one_in(r, 20) ? any_number(r) : rnd_below(r, 2000);
 	}
 	call(r, RING, fd, GPAMAP_RING, &cmd, sizeof(cmd));
 }

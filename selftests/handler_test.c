@@ -775,7 +775,7 @@ TEST_F(handler, debugfs)
 	ASSERT_EQ(0, gpamap_doorbell_add(map, DEV, 0, 4, bell));
 	ASSERT_EQ(0, gpamap_registers_set(map, DEV, &reg, 1));
 	set_handler(PDEV, "acpi-pm-timer", 1);
-	ASSERT_EQ(0, gpamap_ring_open(map, 1, 16, 1, bell, ignore_posted, NULL, &ring));
+	ASSERT_EQ(0, gpamap_ring_open(map, 1, 16, 1, 0, bell, ignore_posted, NULL, &ring));
 	ASSERT_EQ(0, gpamap_post_add(map, DEV2, 1));
 	ASSERT_EQ(0, gpamap_policy_set(map, HOLE, GPAMAP_POLICY_ZEROES));
 	EXPECT_DONE(guest_write(&self->guest, A + 256, 4, 1));

@@ -19,6 +19,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include "answers.h"
 #include "gpamap_util.h"
 #include "guest_io.h"
@@ -111,6 +112,20 @@ FIXTURE_TEARDOWN(ring)
 }
 
 #define apply(...) test_cmd_apply(self->fd, __VA_ARGS__)
+
+static int delay_rc(int fd, u32 id, u32 nr, u32 watermark, u32 delay_us, int bell)
+{
+	struct gpamap_ring cmd = {
+		.size = sizeof(cmd),
+		.id = id,
+		.nr_entries = nr,
+		.watermark = watermark,
+		.fd = bell,
+		.delay_us = delay_us,
+	};
+
+	return map_ioctl(fd, GPAMAP_RING, &cmd);
+}
 
 static int ring_rc(int fd, u32 flags, u32 id, u32 nr, u32 watermark, int bell)
 {
@@ -417,6 +432,208 @@ TEST_F(ring, watermark)
 		ASSERT_EQ(0, remove_post_rc(DEV));
 		EXPECT_EQ(0, remove_ring_rc(RING + i));
 		unmap_ring(ring, 16);
+	}
+}
+
+static u64 now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000ULL + ts.tv_nsec / 1000;
+}
+
+/* Whether the eventfd is signalled, now or in some time. */
+static bool hears(int bell)
+{
+	struct pollfd poll_bell = { .fd = bell, .events = POLLIN };
+
+	return poll(&poll_bell, 1, 10000 * test_patience()) == 1;
+}
+
+/* A burst below the mark is told of once, and not before the delay is over. */
+TEST_F(ring, delay)
+{
+	const u32 delay = 300000;
+	struct gpamap_ring_header *ring;
+	u64 begin, burst, n;
+	u32 i, lap;
+
+	ASSERT_EQ(0, delay_rc(self->fd, RING, 64, 64, delay, self->bell));
+	ring = map_ring(self->fd, RING, 64);
+	ASSERT_NE(NULL, ring);
+	add_post(DEV, RING);
+	for (lap = 0; lap < 3; lap++) {
+		begin = now_us();
+		for (i = 0; i < 16; i++)
+			EXPECT_POSTED(A, 8, i);
+		burst = now_us() - begin;
+		EXPECT_TRUE(hears(self->bell));
+		EXPECT_LE(delay, now_us() - begin);
+		n = count_of(self->bell);
+		usleep(2 * delay);
+		/* On a slow machine it may be more than one burst. */
+		EXPECT_GE(burst / delay + 1, n + count_of(self->bell));
+		EXPECT_EQ(16u, pending(ring));
+		while (pending(ring))
+			take(ring);
+	}
+	unmap_ring(ring, 64);
+}
+
+/* Nobody is woken for what was taken; and the next is told of all the same. */
+TEST_F(ring, delay_and_taken)
+{
+	const u32 delay = 300000;
+	struct gpamap_ring_header *ring;
+	u64 begin;
+	u32 i;
+
+	ASSERT_EQ(0, delay_rc(self->fd, RING, 16, 16, delay, self->bell));
+	ring = map_ring(self->fd, RING, 16);
+	ASSERT_NE(NULL, ring);
+	add_post(DEV, RING);
+	for (i = 0; i < 3; i++) {
+		begin = now_us();
+		EXPECT_POSTED(A, 8, i);
+		EXPECT_ENTRY(ring, 2 * i, DEV, 0, 8, i);
+		if (now_us() - begin < delay) {
+			usleep(2 * delay);
+			EXPECT_EQ(0u, count_of(self->bell));
+		}
+		EXPECT_POSTED(A, 8, i);
+		EXPECT_TRUE(hears(self->bell));
+		EXPECT_LE(1u, count_of(self->bell));
+		EXPECT_ENTRY(ring, 2 * i + 1, DEV, 0, 8, i);
+	}
+	unmap_ring(ring, 16);
+}
+
+/* At the mark it is told at once, and what was to be told of later has been. */
+TEST_F(ring, delay_and_watermark)
+{
+	const u32 delay = GPAMAP_MAX_RING_DELAY_US;
+	struct gpamap_ring_header *ring;
+	u64 begin, n;
+	u32 i;
+
+	ASSERT_EQ(0, delay_rc(self->fd, RING, 16, 4, delay, self->bell));
+	ring = map_ring(self->fd, RING, 16);
+	ASSERT_NE(NULL, ring);
+	add_post(DEV, RING);
+	begin = now_us();
+	for (i = 0; i < 3; i++)
+		EXPECT_POSTED(A, 8, i);
+	n = count_of(self->bell);
+	if (now_us() - begin < delay)
+		EXPECT_EQ(0u, n);
+	EXPECT_POSTED(A, 8, 3);
+	n = count_of(self->bell);
+	EXPECT_LE(1u, n);
+	if (now_us() - begin < delay) {
+		EXPECT_EQ(1u, n);
+		usleep(delay + delay / 2);
+		EXPECT_EQ(0u, count_of(self->bell));
+	}
+	/* From above it is as without a delay; below it the delay begins anew. */
+	EXPECT_POSTED(A, 8, 4);
+	EXPECT_EQ(1u, count_of(self->bell));
+	while (pending(ring))
+		take(ring);
+	begin = now_us();
+	EXPECT_POSTED(A, 8, 5);
+	EXPECT_TRUE(hears(self->bell));
+	EXPECT_LE(delay, now_us() - begin);
+	EXPECT_EQ(1u, count_of(self->bell));
+	unmap_ring(ring, 16);
+}
+
+/* Rings and maps that end while the timer runs. The eventfd is theirs alone. */
+TEST_F(ring, delay_and_the_end)
+{
+	u64 seed = test_seed();
+	struct rnd rnd;
+	u32 i;
+
+	TH_LOG("SEED=%llu", (unsigned long long)seed);
+	rnd_seed(&rnd, seed);
+	for (i = 0; i < 100; i++) {
+		int bell = eventfd(0, EFD_CLOEXEC);
+
+		ASSERT_LE(0, bell);
+		ASSERT_EQ(0, delay_rc(self->fd, RING, 16, 16, 1 + rnd_below(&rnd, 3000), bell));
+		close(bell);
+		add_post(DEV, RING);
+		EXPECT_POSTED(A, 8, i);
+		if (rnd_below(&rnd, 2))
+			usleep(rnd_below(&rnd, 3000));
+		if (i % 10 == 9) {
+			close(self->fd);
+			self->fd = create_map(self->guest.vm, self->mem);
+			ASSERT_LE(0, self->fd);
+			continue;
+		}
+		ASSERT_EQ(0, remove_post_rc(DEV));
+		ASSERT_EQ(0, remove_ring_rc(RING));
+	}
+}
+
+/* Takes entries when it is told that there are some, and never else. */
+struct told {
+	struct gpamap_ring_header *ring;
+	int bell;
+	u32 want, nr;
+	u64 signals;
+	bool in_order;
+};
+
+static void *told_thread(void *arg)
+{
+	struct told *t = arg;
+	struct gpamap_ring_entry entry;
+
+	while (t->nr < t->want && hears(t->bell)) {
+		t->signals += count_of(t->bell);
+		while ((entry = take(t->ring)).len)
+			t->in_order &= entry.value == t->nr++;
+	}
+	return NULL;
+}
+
+/* Beside a vCPU that writes: who waits for the eventfd alone misses none. */
+TEST_F_TIMEOUT(ring, delay_misses_none, 120)
+{
+	u64 seed = test_seed();
+	struct rnd rnd;
+	u32 lap;
+
+	TH_LOG("SEED=%llu", (unsigned long long)seed);
+	rnd_seed(&rnd, seed);
+	for (lap = 0; lap < 40; lap++) {
+		struct told t = { .bell = self->bell, .want = 1000, .in_order = true };
+		u32 mark = lap & 1 ? 4096 : 2 + rnd_below(&rnd, 100);
+		u32 delay = 1 + rnd_below(&rnd, lap & 2 ? 20000 : 100);
+		pthread_t thread;
+		u64 begin;
+
+		ASSERT_EQ(0, delay_rc(self->fd, RING, 4096, mark, delay, self->bell));
+		t.ring = map_ring(self->fd, RING, 4096);
+		ASSERT_NE(NULL, t.ring);
+		add_post(DEV, RING);
+		begin = now_us();
+		ASSERT_EQ(0, pthread_create(&thread, NULL, told_thread, &t));
+		ASSERT_EQ(0, guest_loop(&self->guest, 0, GUEST_LOOP_WRITE, A, t.want, 0));
+		EXPECT_EQ(KVM_EXIT_HLT, guest_io_run(&self->guest));
+		pthread_join(thread, NULL);
+		EXPECT_EQ(t.want, t.nr)
+			TH_LOG("lap %u, mark %u, %u us", lap, mark, delay);
+		EXPECT_TRUE(t.in_order);
+		if (mark == 4096)
+			EXPECT_GE((now_us() - begin) / delay, t.signals);
+		ASSERT_EQ(0, remove_post_rc(DEV));
+		ASSERT_EQ(0, remove_ring_rc(RING));
+		count_of(self->bell);
+		unmap_ring(t.ring, 4096);
 	}
 }
 
@@ -837,6 +1054,9 @@ TEST_F(ring, bad_members)
 	EXPECT_BAD(EINVAL, nr_entries, 0xffffffff);
 	EXPECT_BAD(EINVAL, watermark, 0);
 	EXPECT_BAD(EINVAL, watermark, 65);
+	EXPECT_BAD(EINVAL, delay_us, GPAMAP_MAX_RING_DELAY_US + 1);
+	EXPECT_BAD(EINVAL, delay_us, 0xffffffff);
+	EXPECT_BAD(EINVAL, __reserved, 1);
 	EXPECT_BAD(EBADF, fd, -2);
 	/* There is a watermark, and nobody to be told. */
 	EXPECT_BAD(EINVAL, fd, -1);
@@ -851,6 +1071,15 @@ TEST_F(ring, bad_members)
 	EXPECT_EQ(-EINVAL, ring_rc(self->fd, GPAMAP_RING_REMOVE, RING, 0, 1, 0));
 	EXPECT_EQ(-EINVAL, ring_rc(self->fd, GPAMAP_RING_REMOVE, RING, 0, 0, self->bell));
 	EXPECT_EQ(-EINVAL, ring_rc(self->fd, GPAMAP_RING_REMOVE, RING, 0, 0, -1));
+	bad = (struct gpamap_ring){
+		.size = sizeof(bad),
+		.flags = GPAMAP_RING_REMOVE,
+		.id = RING,
+		.delay_us = 1,
+	};
+	EXPECT_EQ(-EINVAL, map_ioctl(self->fd, GPAMAP_RING, &bad));
+	/* Nobody is told, and nobody later. */
+	EXPECT_EQ(-EINVAL, delay_rc(self->fd, RING2, 16, 0, 1, -1));
 
 #define EXPECT_BAD_POST(_errno, _member, _value)				\
 	do {									\
@@ -1081,7 +1310,7 @@ static void log_entry(void *arg, const struct gpamap_ring_entry *entry)
 		memset(_log, 0, sizeof(*(_log)));				\
 		ASSERT_EQ(0, gpamap_from_fd(dup(self->fd), &(_log)->map));	\
 		ASSERT_EQ(0, gpamap_batch_new(&(_log)->batch));			\
-		ASSERT_EQ(0, gpamap_ring_open((_log)->map, RING, 16, 1, self->bell,	\
+		ASSERT_EQ(0, gpamap_ring_open((_log)->map, RING, 16, 1, 0, self->bell,	\
 					      log_entry, _log, &(_log)->ring));	\
 	} while (0)
 
@@ -1093,12 +1322,16 @@ TEST_F(ring, library)
 
 	errno = 77;
 	open_lib(&log);
-	EXPECT_EQ(-EEXIST, gpamap_ring_open(log.map, RING, 16, 1, self->bell, log_entry, &log,
+	EXPECT_EQ(-EEXIST, gpamap_ring_open(log.map, RING, 16, 1, 0, self->bell, log_entry,
+					    &log, &ring2));
+	EXPECT_EQ(-EINVAL, gpamap_ring_open(log.map, RING2, 17, 1, 0, self->bell, log_entry,
+					    &log, &ring2));
+	EXPECT_EQ(-EBADF, gpamap_ring_open(log.map, RING2, 16, 1, 0, -2, log_entry, &log,
 					    &ring2));
-	EXPECT_EQ(-EINVAL, gpamap_ring_open(log.map, RING2, 17, 1, self->bell, log_entry, &log,
+	EXPECT_EQ(-EINVAL, gpamap_ring_open(log.map, RING2, 16, 1, 0, -1, log_entry, &log,
 					    &ring2));
-	EXPECT_EQ(-EBADF, gpamap_ring_open(log.map, RING2, 16, 1, -2, log_entry, &log, &ring2));
-	EXPECT_EQ(-EINVAL, gpamap_ring_open(log.map, RING2, 16, 1, -1, log_entry, &log, &ring2));
+	EXPECT_EQ(-EINVAL, gpamap_ring_open(log.map, RING2, 16, 1, GPAMAP_MAX_RING_DELAY_US + 1,
+					    self->bell, log_entry, &log, &ring2));
 	EXPECT_EQ(-ENOENT, gpamap_post_add(log.map, DEV, RING2));
 	EXPECT_EQ(-ENOENT, gpamap_post_remove(log.map, DEV));
 	ASSERT_EQ(0, gpamap_post_add(log.map, DEV, RING));
@@ -1114,7 +1347,7 @@ TEST_F(ring, library)
 		EXPECT_EQ(i, log.values[i]);
 	EXPECT_EQ(40u, log.nr);
 	/* Two rings, of which one has no eventfd. */
-	ASSERT_EQ(0, gpamap_ring_open(log.map, RING2, 32, 0, -1, log_entry, &log, &ring2));
+	ASSERT_EQ(0, gpamap_ring_open(log.map, RING2, 32, 0, 0, -1, log_entry, &log, &ring2));
 	ASSERT_EQ(0, gpamap_post_add(log.map, OTHER, RING2));
 	EXPECT_POSTED(A, 8, 40);
 	EXPECT_POSTED(B, 8, 41);
@@ -1140,6 +1373,24 @@ TEST_F(ring, library)
 	EXPECT_EQ(44u, log.nr);
 	EXPECT_WRITE_LEAVES(A, 1);
 	EXPECT_NO_MAP_LEFT();
+}
+
+/* Told of by the delay, as the mark is not reached. */
+TEST_F(ring, library_and_a_delay)
+{
+	struct gpamap_ring_reader *ring2;
+	struct log log;
+
+	open_lib(&log);
+	ASSERT_EQ(0, gpamap_ring_open(log.map, RING2, 16, 16, 2000, self->bell2, log_entry, &log,
+				      &ring2));
+	ASSERT_EQ(0, gpamap_post_add(log.map, DEV, RING2));
+	EXPECT_POSTED(A, 8, 1);
+	EXPECT_TRUE(hears(self->bell2));
+	EXPECT_EQ(1, gpamap_ring_drain(ring2));
+	EXPECT_EQ(1u, log.nr);
+	gpamap_batch_free(log.batch);
+	gpamap_close(log.map);
 }
 
 /* Rule 45, the library's half: what changes the map comes after what was posted before. */
@@ -1174,7 +1425,7 @@ TEST_F(ring, rule_45_draining_does_not_recurse)
 	struct log log;
 
 	open_lib(&log);
-	ASSERT_EQ(0, gpamap_ring_open(log.map, RING2, 32, 1, self->bell2, log_entry, &log,
+	ASSERT_EQ(0, gpamap_ring_open(log.map, RING2, 32, 1, 0, self->bell2, log_entry, &log,
 				      &log.ring2));
 	ASSERT_EQ(0, gpamap_post_add(log.map, DEV, RING));
 	ASSERT_EQ(0, gpamap_post_add(log.map, OTHER, RING2));
@@ -1418,8 +1669,9 @@ TEST_F_TIMEOUT(ring, all_changes_under_vcpus, 1200)
 				open = false;
 			} else if (!open) {
 				ASSERT_EQ(0, gpamap_ring_open(world.map, RING,
-							      16 << rnd_below(&rnd, 3), 1,
-							      self->bell, world_entry, &world,
+							      16 << rnd_below(&rnd, 3), 8,
+							      rnd_below(&rnd, 300), self->bell,
+							      world_entry, &world,
 							      &world.ring));
 				if (rnd_below(&rnd, 2))
 					ASSERT_EQ(0, gpamap_post_add(world.map, OTHER, RING));
@@ -1480,7 +1732,7 @@ TEST_F_TIMEOUT(ring, watermark_under_vcpus, 600)
 
 		mark = 1 + lap % 7;
 		ASSERT_EQ(0, world_start(&world, self->fd, &self->guest, &second));
-		ASSERT_EQ(0, gpamap_ring_open(world.map, RING, 4096, mark, self->bell,
+		ASSERT_EQ(0, gpamap_ring_open(world.map, RING, 4096, mark, 0, self->bell,
 					      world_entry, &world, &world.ring));
 		waiter.ring = world.ring;
 		ASSERT_EQ(0, pthread_create(&thread, NULL, waiter_thread, &waiter));
@@ -1580,7 +1832,7 @@ TEST_F_TIMEOUT(ring, killed, 120)
 			    world_start(&world, self->fd, &self->guest, &second))
 				_exit(54);
 			/* Either the ring is drained, or it is soon full. */
-			if (gpamap_ring_open(world.map, RING, 64, 1, self->bell, world_entry,
+			if (gpamap_ring_open(world.map, RING, 64, 1, 0, self->bell, world_entry,
 					     &world, &world.ring) ||
 			    gpamap_post_add(world.map, DEV, RING))
 				_exit(55);

@@ -342,7 +342,7 @@ FIXTURE_SETUP(ties)
 	ASSERT_EQ(0, guest_create(&self->guest));
 	ASSERT_EQ(0, gpamap_open(&self->map));
 	ASSERT_EQ(0, gpamap_attach(self->map, self->guest.vm, 0, 32));
-	ASSERT_EQ(0, gpamap_ring_open(self->map, RING, 16, 1, self->bells[1], count_posted,
+	ASSERT_EQ(0, gpamap_ring_open(self->map, RING, 16, 1, 0, self->bells[1], count_posted,
 				      &self->posted, &self->ring));
 	ASSERT_EQ(0, gpamap_batch_new(&self->batch));
 	gpamap_batch_container(self->batch, ROOT, "root", UINT64_MAX);

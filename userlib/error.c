@@ -151,8 +151,8 @@ static const struct {
 	  "the kernel lays records of exits out in a way that this library does not know" },
 	{ GPAMAP_CALL_RING_OPEN, -EEXIST, "there is a ring with this id already" },
 	{ GPAMAP_CALL_RING_OPEN, -EINVAL,
-	  "an id, a number of entries or a watermark that cannot be, or what is to be "
-	  "signalled is no eventfd" },
+	  "an id, a number of entries, a watermark or a delay that cannot be, or what is to "
+	  "be signalled is no eventfd" },
 	{ GPAMAP_CALL_RING_OPEN, -EBADF, "the eventfd of the ring is not open" },
 	{ GPAMAP_CALL_RING_OPEN, -ENOSPC, "there are too many rings" },
 	{ GPAMAP_CALL_RING_OPEN, -EOPNOTSUPP,

@@ -447,6 +447,9 @@ typedef void (*gpamap_ring_fn)(void *arg, const struct gpamap_ring_entry *entry)
  * @nr_entries: a power of two, GPAMAP_MIN_RING_ENTRIES to GPAMAP_MAX_RING_ENTRIES.
  * @watermark: how many entries are pending, at least, when @fd is signalled; 1 to
  *	@nr_entries, or 0 without @fd.
+ * @delay_us: after how many microseconds @fd is signalled if fewer entries are pending, at
+ *	the latest; up to GPAMAP_MAX_RING_DELAY_US. 0: not at all. struct gpamap_ring has the
+ *	rules.
  * @fd: an eventfd, which may be closed afterwards. Who hears it calls gpamap_ring_drain(). -1:
  *	none; gpamap_ring_drain() is called before exits are handled, or by the clock.
  * @out: receives the ring, to be given to gpamap_ring_close(); it ends with the map, too.
@@ -456,7 +459,8 @@ typedef void (*gpamap_ring_fn)(void *arg, const struct gpamap_ring_entry *entry)
  * program, or the kernel lays rings out in a way that this library does not know. -EIO.
  */
 GPAMAP_API int gpamap_ring_open(struct gpamap *map, uint32_t id, uint32_t nr_entries,
-				uint32_t watermark, int fd, gpamap_ring_fn fn, void *arg,
+				uint32_t watermark, uint32_t delay_us, int fd,
+				gpamap_ring_fn fn, void *arg,
 				struct gpamap_ring_reader **out);
 /**
  * Removes the ring, calls back for what is pending, and unmaps it. Takes NULL and does

@@ -46,7 +46,7 @@ struct gpamap_ring_reader {
 static __thread bool in_callback __attribute__((tls_model("initial-exec")));
 
 static int ring_cmd(struct gpamap *map, uint32_t flags, uint32_t id, uint32_t nr_entries,
-		    uint32_t watermark, int fd)
+		    uint32_t watermark, uint32_t delay_us, int fd)
 {
 	struct gpamap_ring cmd = {
 		.size = sizeof(cmd),
@@ -55,6 +55,7 @@ static int ring_cmd(struct gpamap *map, uint32_t flags, uint32_t id, uint32_t nr
 		.nr_entries = nr_entries,
 		.watermark = watermark,
 		.fd = fd,
+		.delay_us = delay_us,
 	};
 
 	return gpamap_ioctl(map, GPAMAP_RING, &cmd);
@@ -122,8 +123,8 @@ static struct gpamap_ring_reader *ring_next(struct gpamap *map, struct gpamap_ri
 }
 
 int gpamap_ring_open(struct gpamap *map, uint32_t id, uint32_t nr_entries,
-		     uint32_t watermark, int fd, gpamap_ring_fn fn, void *arg,
-		     struct gpamap_ring_reader **out)
+		     uint32_t watermark, uint32_t delay_us, int fd, gpamap_ring_fn fn,
+		     void *arg, struct gpamap_ring_reader **out)
 {
 	const struct gpamap_layout *layout = gpamap_layout_of(map, GPAMAP_AREA_RING);
 	struct gpamap_ring_reader *ring;
@@ -142,7 +143,7 @@ int gpamap_ring_open(struct gpamap *map, uint32_t id, uint32_t nr_entries,
 	ring->id = id;
 	ring->nr_entries = nr_entries;
 	ring->refs = 1;
-	rc = ring_cmd(map, 0, id, nr_entries, watermark, fd);
+	rc = ring_cmd(map, 0, id, nr_entries, watermark, delay_us, fd);
 	if (rc)
 		goto err_free;
 	rc = ring_map(ring, layout);
@@ -161,7 +162,7 @@ int gpamap_ring_open(struct gpamap *map, uint32_t id, uint32_t nr_entries,
 err_unmap:
 	munmap(ring->header, ring->len);
 err_remove:
-	ring_cmd(map, GPAMAP_RING_REMOVE, id, 0, 0, 0);
+	ring_cmd(map, GPAMAP_RING_REMOVE, id, 0, 0, 0, 0);
 err_free:
 	free(ring);
 	return rc;
@@ -228,7 +229,7 @@ int gpamap_ring_close(struct gpamap_ring_reader *ring)
 	if (in_callback)
 		return -EBUSY;
 	pthread_mutex_lock(&ring->draining);
-	rc = ring_cmd(ring->map, GPAMAP_RING_REMOVE, ring->id, 0, 0, 0);
+	rc = ring_cmd(ring->map, GPAMAP_RING_REMOVE, ring->id, 0, 0, 0, 0);
 	if (!rc) {
 		/* What no region posts to any more gets no entries either. */
 		drain_locked(ring);

@@ -255,7 +255,7 @@ static void drain(struct __test_metadata *_metadata, struct gpamap *map, uint32_
 
 	header->head = 0;
 	header->tail = 0;
-	ASSERT_EQ(0, gpamap_ring_open(map, 3, RING_ENTRIES, 1, 0, see, seen, &ring));
+	ASSERT_EQ(0, gpamap_ring_open(map, 3, RING_ENTRIES, 1, 0, 0, see, seen, &ring));
 	EXPECT_EQ((off_t)(GPAMAP_RING_PGOFF | 3) * PAGE, mapped_at);
 	EXPECT_EQ((first + RING_ENTRIES * stride + PAGE - 1) / PAGE * PAGE, mapped_len);
 	for (round = 0; round < 2; round++) {
@@ -318,7 +318,7 @@ static void expect_not_usable(struct __test_metadata *_metadata, struct gpamap *
 	EXPECT_EQ(-EOPNOTSUPP, gpamap_exits_map(*map, 1, &exits));
 	EXPECT_EQ(-EOPNOTSUPP, gpamap_exit_resolve(*map, &exit, 1, 0, &found));
 	EXPECT_EQ(-EOPNOTSUPP, gpamap_registers_map(*map, 1, &page));
-	EXPECT_EQ(-EOPNOTSUPP, gpamap_ring_open(*map, 1, 16, 1, 0, see, NULL, &ring));
+	EXPECT_EQ(-EOPNOTSUPP, gpamap_ring_open(*map, 1, 16, 1, 0, 0, see, NULL, &ring));
 	gpamap_close(*map);
 	*map = NULL;
 }

@@ -94,6 +94,7 @@ enum {
 #define GPAMAP_MAX_RINGS 64	/* rings of a map */
 #define GPAMAP_MIN_RING_ENTRIES 16	/* of one ring, */
 #define GPAMAP_MAX_RING_ENTRIES 65536	/* a power of two between these */
+#define GPAMAP_MAX_RING_DELAY_US 1000000	/* microseconds until a reader is told */
 
 /* out_failed_op when no single operation is to blame. */
 #define GPAMAP_NO_OP 0xffffffffU
@@ -919,6 +920,10 @@ enum gpamap_ring_flags {
  *	signalled; 0 if @fd is -1
  * @fd: An eventfd. The map holds it until the ring is removed or the map closed. -1: none; the
  *	VMM looks at the ring by itself
+ * @delay_us: In microseconds, up to GPAMAP_MAX_RING_DELAY_US: how long after an entry was
+ *	posted @fd is signalled, at the latest, if fewer than @watermark are pending; 0: not at
+ *	all for so few, and if @fd is -1
+ * @__reserved: Must be 0
  *
  * Makes a ring for posted writes: a queue of struct gpamap_ring_entry in memory that the
  * kernel shares with the VMM. Regions post to it once GPAMAP_POST says so; those that post
@@ -931,8 +936,14 @@ enum gpamap_ring_flags {
  * removed. mmap() says ENOENT if there is no such ring, EINVAL for another length or a
  * private mapping.
  *
- * @fd is signalled by every write that finds @watermark - 1 or more entries pending. So who
- * waits for it, and then takes all entries that are there, misses none.
+ * @fd is signalled by every write that finds @watermark - 1 or more entries pending. With a
+ * delay it is signalled as well @delay_us after a write that finds fewer, if anything is
+ * pending then, and once for all such writes meanwhile, unless the watermark has been reached
+ * since. So who waits for it, and then takes all entries that are there, misses none (and
+ * without a delay none but those below the watermark), and a burst of writes below the
+ * watermark wakes the VMM once: a watermark of half of @nr_entries leaves it time to make
+ * room. With @watermark 1 there is nothing to be delayed. The time is that of a timer of the
+ * kernel's, which may be late by as much as the kernel is, and ends with the ring.
  *
  * Errors: ENOENT no such ring (REMOVE). EEXIST the ring is there. EINVAL @id is 0, a number
  * that cannot be, or @fd is no eventfd. EBADF @fd is not open and not -1. EBUSY regions post
@@ -946,6 +957,8 @@ struct gpamap_ring {
 	__u32 nr_entries;
 	__u32 watermark;
 	__s32 fd;
+	__u32 delay_us;
+	__u32 __reserved;
 };
 
 #define GPAMAP_RING _IO(GPAMAP_TYPE, GPAMAP_CMD_RING)
