@@ -192,13 +192,14 @@ static bool do_rest(struct gpamap_dispatch *dispatch, const struct gpamap_access
 	return false;
 }
 
-/* A part of a write over the border of a page. */
+/* A part of a write over the border of a page: a number in the host's order as all others. */
 static noinline u64 load_part(const void *val, u32 len)
 {
-	__le64 part = 0;
+	u64 part = 0;
 
-	memcpy(&part, val, len);
-	return le64_to_cpu(part);
+	memcpy((void *)&part + (IS_ENABLED(CONFIG_CPU_BIG_ENDIAN) ? sizeof(part) - len : 0), val,
+	       len);
+	return part;
 }
 
 /* Not aligned. */

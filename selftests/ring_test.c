@@ -220,6 +220,17 @@ static u64 count_of(int bell)
 		EXPECT_EQ((u64)(_value), __e.value);				\
 	} while (0)
 #define EXPECT_NO_ENTRY(_ring) EXPECT_EQ(0u, pending(_ring))
+/* The next entry holds these bytes, as the guest wrote them, and no more. */
+#define EXPECT_BYTES(_ring, _len, _bytes)					\
+	do {									\
+		struct gpamap_ring_entry __e = take(_ring);			\
+		unsigned char __want[8] = { 0 };				\
+		memcpy(__want, _bytes, _len);					\
+		EXPECT_EQ((u32)(_len), __e.len);				\
+		EXPECT_EQ(0, memcmp(__want, &__e.value, 8));			\
+		ASSERT_NE(NULL, gpamap_ring_entry_bytes(&__e));			\
+		EXPECT_EQ(0, memcmp(_bytes, gpamap_ring_entry_bytes(&__e), _len)); \
+	} while (0)
 
 #define guest_w(_gpa, _len, _value) guest_write(&self->guest, _gpa, _len, _value)
 #define EXPECT_POSTED(_gpa, _len, _value) EXPECT_DONE(guest_w(_gpa, _len, _value))
@@ -273,6 +284,39 @@ TEST_F(ring, entries)
 	EXPECT_POSTED(A + 2 * PAGE - 1, 1, 0x5a);
 	EXPECT_ENTRY(ring, 4, DEV, 2 * PAGE - 1, 1, 0x5a);
 	EXPECT_EQ(0u, count_of(self->bell));
+	unmap_ring(ring, 16);
+}
+
+/* What was written, byte by byte: the first is the one at the offset. */
+TEST_F(ring, bytes)
+{
+	static const unsigned char v[] = { 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88 };
+	static const u32 lengths[] = { 1, 2, 4, 8 };
+	struct gpamap_ring_header *ring;
+	u32 i, first;
+	u64 value;
+
+	memcpy(&value, v, sizeof(value));
+	add_ring(RING, 16, 16);
+	ring = map_ring(self->fd, RING, 16);
+	ASSERT_NE(NULL, ring);
+	add_post(DEV, RING);
+	add_post(PDEV, RING);
+	for (i = 0; i < ARRAY_SIZE(lengths); i++) {
+		EXPECT_POSTED(A, lengths[i], value);
+		EXPECT_BYTES(ring, lengths[i], v);
+		if (lengths[i] == 8)
+			continue;
+		EXPECT_DONE(guest_out(&self->guest, PORT, lengths[i], value));
+		EXPECT_BYTES(ring, lengths[i], v);
+	}
+	/* The parts of a write over the border of a page. */
+	for (first = 1; first < 8; first++) {
+		EXPECT_POSTED(A + PAGE - first, 8, value);
+		EXPECT_BYTES(ring, first, v);
+		EXPECT_BYTES(ring, 8 - first, v + first);
+	}
+	EXPECT_NO_ENTRY(ring);
 	unmap_ring(ring, 16);
 }
 

@@ -441,6 +441,13 @@ struct gpamap_ring_reader;
 typedef void (*gpamap_ring_fn)(void *arg, const struct gpamap_ring_entry *entry);
 
 /**
+ * What was written as the guest wrote it: @entry->len bytes, that at @entry->offset first, as
+ * in kvm_run's mmio.data; @entry->value has them as a number. They are in @entry, and valid as
+ * long as it is. An entry of another length than 1 to 8 has none: NULL.
+ */
+GPAMAP_API const uint8_t *gpamap_ring_entry_bytes(const struct gpamap_ring_entry *entry);
+
+/**
  * Makes ring @id of the map, maps it, and reads it from now on by calling @fn with @arg.
  * Regions post to it after gpamap_post_add().
  * @id: chosen by the caller, above 0.

@@ -191,6 +191,18 @@ static int drain_locked(struct gpamap_ring_reader *ring)
 	return nr;
 }
 
+const uint8_t *gpamap_ring_entry_bytes(const struct gpamap_ring_entry *entry)
+{
+	const uint8_t *value = (const uint8_t *)&entry->value;
+
+	/* What is in the ring the process can overwrite. */
+	if (!entry->len || entry->len > sizeof(entry->value))
+		return NULL;
+	if (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)
+		return value + sizeof(entry->value) - entry->len;
+	return value;
+}
+
 int gpamap_ring_drain(struct gpamap_ring_reader *ring)
 {
 	int rc;

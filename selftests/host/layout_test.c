@@ -291,6 +291,23 @@ TEST_F(layout, longer_ring)
 	}
 }
 
+TEST_F(layout, bytes_of_an_entry)
+{
+	struct gpamap_ring_entry entry = { .value = 0x332211, .len = 3 };
+	static const uint8_t little[] = { 0x11, 0x22, 0x33 }, big[] = { 0x33, 0x22, 0x11 };
+	const uint8_t *bytes = gpamap_ring_entry_bytes(&entry);
+
+	ASSERT_NE(NULL, bytes);
+	EXPECT_EQ(0, memcmp(__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? big : little, bytes, 3));
+	/* Lengths that only the process itself can have written. */
+	entry.len = 0;
+	EXPECT_EQ(NULL, gpamap_ring_entry_bytes(&entry));
+	entry.len = 9;
+	EXPECT_EQ(NULL, gpamap_ring_entry_bytes(&entry));
+	entry.len = UINT32_MAX;
+	EXPECT_EQ(NULL, gpamap_ring_entry_bytes(&entry));
+}
+
 TEST_F(layout, shorter_ring)
 {
 	struct seen seen = { 0 };

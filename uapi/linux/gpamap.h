@@ -1004,7 +1004,9 @@ struct gpamap_ring_header {
  * @len: Its length in bytes, 1 to 8: others than 1, 2, 4 and 8 are parts of a write that
  *	went over the border of a page
  * @offset: Where in the region it begins
- * @value: What was written, as a number in the byte order of the host
+ * @value: What was written, as a number in the byte order of the host. So its memory holds the
+ *	bytes in the order of the guest, that at @offset first: on a little-endian host they are
+ *	its first @len bytes, on a big-endian one its last, and the others are 0
  * @generation: The map's generation in which it was written. If the region has been destroyed,
  *	and made anew with the same id, by a commit that gave a later one, this is a write to the
  *	region that is no more
