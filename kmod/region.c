@@ -209,6 +209,7 @@ static void mark(struct gpamap_tree *tree, struct gpamap_region *region)
 	struct gpamap_root *root;
 	u32 steps = 0;
 
+	cond_resched();
 	if (region->flags & GPAMAP_REGION_DISABLED)
 		return;
 	*frame = (struct gpamap_walk_frame){ .region = region, .hi = region->last };
@@ -935,7 +936,8 @@ u32 gpamap_txn_blame(struct gpamap_txn *txn, const struct gpamap_op *ops,
 		while (txn->nr > middle)
 			txn_undo(txn);
 		while (!rc && txn->nr < middle)
-			rc = gpamap_txn_op(txn, &ops[txn->nr]);
+			rc = fatal_signal_pending(current) ? -EINTR :
+				gpamap_txn_op(txn, &ops[txn->nr]);
 		if (!rc)
 			rc = bad(arg);
 		if (rc < 0)
