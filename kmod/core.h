@@ -11,7 +11,6 @@
 #define GPAMAP_CORE_H
 
 #ifdef __KERNEL__
-#include <linux/bug.h>
 #include <linux/interval_tree.h>
 #include <linux/list.h>
 #include <linux/mm.h>
@@ -70,9 +69,7 @@ struct gpamap_region {
 	bool dead;			/* destroyed by the open transaction */
 	struct gpamap_region *was;	/* the dead one that has ->io, and the id; RCU */
 
-	/* Scratch of tree_walk(): valid while the epochs are equal. */
-	u64 walk_epoch;
-	u32 walk_len;
+	bool listed;			/* scratch of gpamap_tree_list() */
 
 	struct rcu_head rcu;		/* readers of old views may still be here */
 };
@@ -165,7 +162,6 @@ struct gpamap_space {
 struct gpamap_walk_frame {
 	struct gpamap_region *region;
 	struct gpamap_region *at;	/* the neighbour visited last */
-	u32 len;			/* longest path found below so far */
 	u64 lo;				/* window in the region */
 	u64 hi;
 };
@@ -177,8 +173,8 @@ struct gpamap_tree {
 	u32 nr_regions;
 	u32 nr_spaces;
 	u64 seq;			/* of the last attach */
-	u64 walk_epoch;
-	struct gpamap_walk_frame walk[GPAMAP_MAX_DEPTH];
+	/* mark()'s way up: room for one region too many. */
+	struct gpamap_walk_frame walk[GPAMAP_MAX_DEPTH + 1];
 };
 
 /* What brings back the state before one operation. */

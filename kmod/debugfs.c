@@ -53,7 +53,8 @@ static void show_region(struct seq_file *m, const struct gpamap_region *region)
 	int depth = 0;
 	u32 i;
 
-	for (up = region; up->container; up = up->container)
+	/* No deeper than what is rendered: containers can hold each other. */
+	for (up = region; up->container && depth < GPAMAP_MAX_DEPTH; up = up->container)
 		depth++;
 	seq_printf(m, "%*s%u %s \"%s\" last=0x%llx", 2 * depth, "", region->id,
 		   region_kinds[region->kind], region->name, region->last);

@@ -27,10 +27,13 @@
  * The same walk, with the regions that are not seen, finds where memslots are better cut
  * (gpamap_flatview_cuts()).
  *
- * Depth is bounded by region.c, the number of paths and of ranges here. The graph is
- * only read. The caller keeps it still.
+ * The graph may have cycles: a path ends where nothing is left of its window. One that
+ * does not end before it has more than GPAMAP_MAX_DEPTH regions is refused, and so are
+ * more than GPAMAP_MAX_PATHS paths, however short: with two ways at each of 64 levels
+ * there would be 2^64. The number of ranges is bounded, too. The graph is only read. The
+ * caller keeps it still.
  *
- * Rules of MEMORY_MODEL kept here: 1, 2, 5-8, 10-13, 15 (ranges), 17-28, 36, 49.
+ * Rules of MEMORY_MODEL kept here: 1, 2, 5-8, 10-13, 15, 17-28, 36, 49.
  */
 #include "core.h"
 
@@ -41,6 +44,7 @@ struct step {
 	u64 lo;				/* the window, in offsets of the region */
 	u64 hi;
 	u32 flags;			/* or-ed along the path */
+	u8 depth;			/* regions of the path */
 	bool own;			/* what it holds has been walked */
 	bool hint;			/* seen through a region that comes and goes */
 };
@@ -112,7 +116,7 @@ static int grow(void **array, size_t head, size_t elem, u32 n, u32 more, u32 *ma
 
 /*
  * Puts the part of @below that shows in the window of @from on the stack, if any does.
- * Rules 6, 10 and 19: what lies outside of either extent is cut. Rules 8 and 22.
+ * Rules 6, 10 and 19: what lies outside of either extent is cut. Rules 8, 15 and 22.
  */
 static int push(struct render *r, const struct step *from, struct gpamap_region *below)
 {
@@ -147,6 +151,9 @@ static int push(struct render *r, const struct step *from, struct gpamap_region 
 		to.lo = first - below->at;
 		to.hi = last - below->at;
 	}
+	to.depth = from->depth + 1;
+	if (to.depth > GPAMAP_MAX_DEPTH)
+		return -ELOOP;
 	rc = GROW(r->steps, r->nr_steps, r->max_steps, GPAMAP_MAX_PATHS);
 	if (rc)
 		return rc;
@@ -640,9 +647,10 @@ static int splice(struct render *r, struct gpamap_region *root,
  * @out: The view. It has chunks in common with @old, if there is one; retire one of
  *	the two with the other as what is kept
  *
- * Return: 0; -ENOSPC when there are more than GPAMAP_MAX_PATHS ways from @root to the
- * regions that lie where it is dirty, or the view has more than GPAMAP_MAX_RANGES
- * ranges; -ENOMEM; -EINTR when the caller is being killed.
+ * Return: 0; -ELOOP when a path to what lies where it is dirty does not end, or has more
+ * than GPAMAP_MAX_DEPTH regions; -ENOSPC when there are more than GPAMAP_MAX_PATHS ways
+ * from @root to the regions that lie where it is dirty, or the view has more than
+ * GPAMAP_MAX_RANGES ranges; -ENOMEM; -EINTR when the caller is being killed.
  */
 int gpamap_flatview_render(struct gpamap_region *root, const struct gpamap_flatview *old,
 			   const struct gpamap_dirty *dirty, struct gpamap_flatview **out)
@@ -684,8 +692,8 @@ static int cut_cmp(const void *a, const void *b)
  * @cuts: Receives page numbers, by size, to be freed with kvfree(): the first page of
  *	all that disabled regions, and those to be cut ahead for, show or would show
  *	there, and the page behind it
- * @nr: Receives their number; none when there are too many ways to look at, for these are
- *	hints
+ * @nr: Receives their number; none when there are too many ways to look at, or one that
+ *	is too deep, as disabled regions may have it, for these are hints
  *
  * Return: 0; -ENOMEM; -EINTR when the caller is being killed.
  */
@@ -699,7 +707,7 @@ int gpamap_flatview_cuts(struct gpamap_region *root, unsigned int page_shift, u6
 	*cuts = NULL;
 	*nr = 0;
 	rc = collect(&r, root, start, last);
-	if (rc == -ENOSPC) {
+	if (rc == -ENOSPC || rc == -ELOOP) {
 		r.nr_cands = 0;
 		rc = 0;
 	}

@@ -2,27 +2,31 @@
 /*
  * The tree of regions, and transactions on it.
  *
- * Regions form a graph without cycles. A region has at most one container, which
- * keeps those it holds in an interval tree by address; which of them is seen where
- * they overlap is told by gpamap_region_precedes(): the higher priority, and among
- * equals the one attached last, for which every attach gets a number. An alias has
- * a target instead of children. region_below() and region_above() walk both kinds of
- * edges, and every walk is a loop over an explicit stack: no path is longer than
- * GPAMAP_MAX_DEPTH, because an operation that would make a longer one, or a cycle, is
- * refused when it is made.
+ * Regions form a graph. A region has at most one container, which keeps those it holds
+ * in an interval tree by address; which of them is seen where they overlap is told by
+ * gpamap_region_precedes(): the higher priority, and among equals the one attached last,
+ * for which every attach gets a number. An alias has a target instead of children.
+ *
+ * The graph may have cycles, and paths of any length: a container may hold an alias of
+ * itself, since what is seen through it is cut to a window at every step and so can
+ * come to an end. Whether it does is known only where it is rendered (flatview.c), and
+ * that is where a path of more than GPAMAP_MAX_DEPTH regions is refused.
  *
  * An operation is done at once or not at all, and notes in the transaction's log how
  * the region was. It also marks, in every root from which the region can be seen, the
  * addresses where it was seen and where it is seen now: only these are rendered again.
  * Each operation marks at least what it changes in the view as it is at that moment,
  * so what all of them mark covers the difference between the first view and the last.
+ * The way up is cut to windows as rendering is on the way down. Where it is longer than
+ * what can be rendered, or has too many branches, all of every root is marked: so what
+ * is too deep, too, lies where it is rendered.
  *
  * Undoing allocates nothing: a destroyed region stays in the table, marked dead and
  * invisible to look-ups, until the transaction commits, and an operation that takes
  * over its id keeps it as the shadow of the log entry. A root that no space looks at
  * any more, or not yet, goes at the end of the transaction.
  *
- * Rules of MEMORY_MODEL kept here: 1-4, 8, 9, 14-16 (the shape), 34, 35, 48.
+ * Rules of MEMORY_MODEL kept here: 1-4, 8, 9, 14, 16, 34, 35, 48.
  */
 #include "core.h"
 
@@ -130,50 +134,9 @@ static struct gpamap_region *region_above(const struct gpamap_region *region,
 	return list_entry(next, struct gpamap_region, alias_link);
 }
 
-/*
- * How many regions the longest path has that begins at @from and goes down, or
- * up; -ELOOP if one leads to @stop. Each region is entered once.
- */
-static int tree_walk(struct gpamap_tree *tree, struct gpamap_region *from, bool up,
-		     const struct gpamap_region *stop)
-{
-	struct gpamap_walk_frame *frame = tree->walk;
-	struct gpamap_region *next;
-
-	tree->walk_epoch++;
-	*frame = (struct gpamap_walk_frame){ .region = from };
-	if (from == stop)
-		return -ELOOP;
-
-	for (;;) {
-		cond_resched();
-		next = up ? region_above(frame->region, frame->at) :
-			    region_below(frame->region, frame->at);
-		if (next) {
-			frame->at = next;
-			if (next == stop)
-				return -ELOOP;
-			if (next->walk_epoch == tree->walk_epoch) {
-				frame->len = max(frame->len, next->walk_len);
-				continue;
-			}
-			if (WARN_ON_ONCE(frame == &tree->walk[GPAMAP_MAX_DEPTH - 1]))
-				return -ELOOP;
-			*++frame = (struct gpamap_walk_frame){ .region = next };
-			continue;
-		}
-		frame->region->walk_len = frame->len + 1;
-		frame->region->walk_epoch = tree->walk_epoch;
-		if (frame == tree->walk)
-			return frame->region->walk_len;
-		frame--;
-		frame->len = max(frame->len, frame[1].region->walk_len);
-	}
-}
-
 /* ---- what has to be rendered again ------------------------------------ */
 
-/* So many steps upwards are taken; where there are more, all is dirty. */
+/* So many steps upwards are taken; where there are more, or a path is too long, all is dirty. */
 #define MAX_MARK_STEPS 16384
 
 /* The part of @frame that shows in @above; false if none does. */
@@ -227,11 +190,11 @@ static void mark(struct gpamap_tree *tree, struct gpamap_region *region)
 		frame->at = above;
 		if (++steps > MAX_MARK_STEPS)
 			break;
-		if (WARN_ON_ONCE(frame == &tree->walk[GPAMAP_MAX_DEPTH - 1]))
-			break;
 		if (!mark_enter(frame, above, frame + 1))
 			continue;
 		frame++;
+		if (frame == &tree->walk[GPAMAP_MAX_DEPTH])
+			break;
 		if (above->root)
 			gpamap_dirty_add(&above->root->dirty, frame->lo, frame->hi);
 	}
@@ -357,8 +320,6 @@ static int op_region(struct gpamap_txn *txn, const struct gpamap_op *op,
 		target = gpamap_tree_region(tree, op->ref);
 		if (!target)
 			return -ENOENT;
-		if (tree_walk(tree, target, false, NULL) >= GPAMAP_MAX_DEPTH)
-			return -ELOOP;
 	}
 	if (tree->nr_regions >= GPAMAP_MAX_REGIONS)
 		return -ENOSPC;
@@ -438,7 +399,6 @@ static int op_add(struct gpamap_txn *txn, const struct gpamap_op *op,
 {
 	struct gpamap_tree *tree = txn->tree;
 	struct gpamap_region *region, *container;
-	int above, below;
 
 	if (gpamap_op_fields(op) & ~(GPAMAP_F_REF | GPAMAP_F_PRIO | GPAMAP_F_AT) || !op->ref)
 		return -EINVAL;
@@ -450,12 +410,6 @@ static int op_add(struct gpamap_txn *txn, const struct gpamap_op *op,
 		return -EINVAL;
 	if (region->container)
 		return -EBUSY;
-	above = tree_walk(tree, container, true, region);
-	if (above < 0)
-		return above;
-	below = tree_walk(tree, region, false, NULL);
-	if (below < 0 || above + below > GPAMAP_MAX_DEPTH)
-		return -ELOOP;
 
 	undo_note(undo, region);
 	region->seq = ++tree->seq;
@@ -962,11 +916,25 @@ static int list_cmp(const void *a, const void *b)
 	return gpamap_region_precedes(x, y) ? 1 : -1;
 }
 
+/* By container, siblings the most visible first. */
+static int list_rest_cmp(const void *a, const void *b)
+{
+	const struct gpamap_region *x = *(struct gpamap_region * const *)a;
+	const struct gpamap_region *y = *(struct gpamap_region * const *)b;
+
+	cond_resched();
+	if (x->container != y->container)
+		return x->container->id < y->container->id ? -1 : 1;
+	return gpamap_region_precedes(x, y) ? -1 : 1;
+}
+
 /**
  * gpamap_tree_list() - All regions, each followed by those it holds
  * @tree: The tree, without an open transaction
  * @out: nr_regions pointers: regions without container by id, those in one the most
- *	visible first. To be freed with kvfree()
+ *	visible first. Regions that are, over containers, in themselves, and what those
+ *	hold, have no first: they come at the end, by container. To be freed with
+ *	kvfree()
  *
  * Return: 0 or -ENOMEM.
  */
@@ -981,13 +949,16 @@ int gpamap_tree_list(struct gpamap_tree *tree, struct gpamap_region ***out)
 		return -ENOMEM;
 	/* A region is in at most one of the two halves. */
 	stack = list + tree->nr_regions;
-	xa_for_each(&tree->regions, id, region)
+	xa_for_each(&tree->regions, id, region) {
+		region->listed = false;
 		if (!region->container)
 			stack[top++] = region;
+	}
 	sort(stack, top, sizeof(*stack), list_cmp, NULL);
 	while (top) {
 		region = stack[--top];
 		list[nr++] = region;
+		region->listed = true;
 		if (region->kind == GPAMAP_REGION_ALIAS)
 			continue;
 		from = top;
@@ -996,6 +967,11 @@ int gpamap_tree_list(struct gpamap_tree *tree, struct gpamap_region ***out)
 			stack[top++] = child;
 		sort(stack + from, top - from, sizeof(*stack), list_cmp, NULL);
 	}
+	from = nr;
+	xa_for_each(&tree->regions, id, region)
+		if (!region->listed)
+			list[nr++] = region;
+	sort(list + from, nr - from, sizeof(*list), list_rest_cmp, NULL);
 	*out = list;
 	return 0;
 }

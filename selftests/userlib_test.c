@@ -941,8 +941,9 @@ TEST_F(lib, map_file_errors_name_the_line)
 		unsigned int line;
 		const char *sentence;
 	} cases[] = {
-		{ "region 1 io \"x\" last=1\n\ncommit\nadd 1 to 1 at=0 prio=0\ncommit\n",
-		  -ELOOP, 4, "the region would hold itself, or lie too deep" },
+		{ "region 1 io \"x\" last=1\nspace \"s\" root=1\ncommit\n"
+		  "add 1 to 1 at=0 prio=0\ncommit\n",
+		  -ELOOP, 4, "a view would have no end, or lie too deep" },
 		{ "region 1 io \"x\" last=1\ncommit\nnonsense\n",
 		  -EINVAL, 3, "unknown statement \"nonsense\"" },
 		{ "region 1 ram \"x\" last=0xffffffffffffffff\ncommit\n",

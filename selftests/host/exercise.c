@@ -8,7 +8,8 @@
  * address where anything can begin or end, on any path. Views are compared at these
  * addresses and one before each, which leaves no difference out. An incremental view is
  * compared with a fresh one, range by range (rule 49), and the changes with what they
- * claim to be.
+ * claim to be. A path that is too long, as one that has no end is, must have the batch
+ * refused, and the operation blamed that made it (rule 15).
  */
 #include <stdarg.h>
 #include "exercise.h"
@@ -31,6 +32,8 @@ struct seen {
 	u64 offset;
 	u32 flags;
 };
+
+struct exercised exercised;
 
 static char wrong_text[512];
 
@@ -85,22 +88,6 @@ static struct seen model_see(const struct model *m, u32 id, __int128 offset, u32
 	return seen;
 }
 
-/* Whether @to can be reached from @from, downwards. */
-static bool model_reaches(const struct model *m, u32 from, u32 to)
-{
-	u32 i;
-
-	if (from == to)
-		return true;
-	if (m->r[from].kind == GPAMAP_REGION_ALIAS)
-		return model_reaches(m, m->r[from].target, to);
-	for (i = 1; i <= NR_IDS; i++)
-		if (m->r[i].exists && m->r[i].container == from &&
-		    model_reaches(m, i, to))
-			return true;
-	return false;
-}
-
 /* The root of the space is region 1. */
 static bool model_used(const struct model *m, u32 id)
 {
@@ -148,8 +135,6 @@ static int model_op(struct model *m, const struct gpamap_op *op)
 			return -EINVAL;
 		if (r->container)
 			return -EBUSY;
-		if (model_reaches(m, op->id, op->ref))
-			return -ELOOP;
 		r->container = op->ref;
 		r->at = op->at;
 		r->prio = op->prio;
@@ -195,31 +180,70 @@ static int model_op(struct model *m, const struct gpamap_op *op)
 	return -EOPNOTSUPP;
 }
 
-/* Every address at which anything below @id can begin or have ended; false if too many. */
-#define MAX_EDGES 4096
+/*
+ * So many ways down are followed. The core may follow each once for every dirty range, and
+ * not more than GPAMAP_MAX_PATHS in all: what ends here in time has its right answer.
+ */
+#define MAX_WAYS 16384
+#define MAX_EDGES 4096		/* where more begins and ends, not every address is asked */
 
-static bool model_edges(const struct model *m, u32 id, __int128 base, u64 *edges, u32 *nr)
+/* Every way from the root down to what shows, or would if nothing lay above it. */
+struct ways {
+	u32 nr;			/* MAX_WAYS: not all were followed */
+	bool deep;		/* one is longer than can be rendered; it may have no end */
+	bool cyclic;		/* one leads through a region twice */
+	bool on_way[NR_IDS + 1];
+	u32 nr_edges;
+	u64 edges[2 * MAX_WAYS];	/* addresses where something begins or has ended */
+};
+
+static void add_edge(struct ways *ways, __int128 addr)
+{
+	if (addr > 0 && addr < (__int128)1 << 64)
+		ways->edges[ways->nr_edges++] = addr;
+}
+
+/* Region @id begins at address @base and can be seen from @lo on, up to @end. */
+static void model_follow(const struct model *m, u32 id, __int128 base, __int128 lo,
+			 __int128 end, u32 depth, struct ways *ways)
 {
 	const struct model_region *r = &m->r[id];
-	const __int128 world = (__int128)1 << 64;
-	__int128 end = base + r->last + 1;
+	bool again = ways->on_way[id];
 	u32 child;
 
-	if (r->flags & GPAMAP_REGION_DISABLED)
-		return true;
-	if (*nr + 2 > MAX_EDGES)
-		return false;
-	if (base > 0 && base < world)
-		edges[(*nr)++] = base;
-	if (end > 0 && end < world)
-		edges[(*nr)++] = end;
+	if (ways->nr == MAX_WAYS)
+		return;
+	ways->nr++;
+	lo = max(lo, base);
+	end = min(end, base + r->last + 1);
+	if (r->flags & GPAMAP_REGION_DISABLED || lo >= end)
+		return;
+	if (depth > GPAMAP_MAX_DEPTH) {
+		ways->deep = true;
+		return;
+	}
+	ways->cyclic |= again;
+	ways->on_way[id] = true;
+	add_edge(ways, lo);
+	add_edge(ways, end);
 	if (r->kind == GPAMAP_REGION_ALIAS)
-		return model_edges(m, r->target, base - r->offset, edges, nr);
+		model_follow(m, r->target, base - r->offset, lo, end, depth + 1, ways);
 	for (child = 1; child <= NR_IDS; child++)
-		if (m->r[child].exists && m->r[child].container == id &&
-		    !model_edges(m, child, base + m->r[child].at, edges, nr))
-			return false;
-	return true;
+		if (m->r[child].exists && m->r[child].container == id)
+			model_follow(m, child, base + m->r[child].at, lo, end, depth + 1,
+				     ways);
+	ways->on_way[id] = again;
+}
+
+/* Whether it can be rendered: 0, -ELOOP, or -ENOSPC where that is not found out. */
+static int model_render(const struct model *m, struct ways *ways)
+{
+	memset(ways, 0, offsetof(struct ways, edges));
+	ways->edges[ways->nr_edges++] = 0;
+	model_follow(m, 1, 0, 0, (__int128)1 << 64, 1, ways);
+	if (ways->nr == MAX_WAYS)
+		return -ENOSPC;
+	return ways->deep ? -ELOOP : 0;
 }
 
 int do_op(struct gpamap_tree *tree, const struct gpamap_op *op)
@@ -346,14 +370,14 @@ static void differ(const struct gpamap_flatview *view, const struct gpamap_flatv
 	      b ? b->offset : 0, b ? b->flags : 0);
 }
 
-static const char *check_view(struct gpamap_tree *tree, const struct model *m)
+static const char *check_view(struct gpamap_tree *tree, const struct model *m,
+			      const struct ways *ways)
 {
 	const struct gpamap_flatview *view = gpamap_tree_space(tree, 1)->root->view;
-	static u64 edges[MAX_EDGES];
 	struct gpamap_flatview *fresh;
 	const char *text;
-	u32 nr = 0, i;
 	bool equal;
+	u32 i;
 
 	text = check_form(view);
 	if (text)
@@ -367,11 +391,10 @@ static const char *check_view(struct gpamap_tree *tree, const struct model *m)
 	if (!equal)
 		return wrong_text;
 
-	edges[nr++] = 0;
-	if (!model_edges(m, 1, 0, edges, &nr))
+	if (ways->nr_edges > MAX_EDGES)
 		return NULL;
-	for (i = 0; i < 2 * nr; i++) {
-		u64 addr = i & 1 ? edges[i / 2] - 1 : edges[i / 2];
+	for (i = 0; i < 2 * ways->nr_edges; i++) {
+		u64 addr = i & 1 ? ways->edges[i / 2] - 1 : ways->edges[i / 2];
 		struct seen want = model_see(m, 1, addr, 0);
 		struct seen got = view_see(view, addr);
 
@@ -417,27 +440,73 @@ static const char *check_changes(const struct gpamap_root *root)
 	return NULL;
 }
 
-/* Ends a batch. */
-static const char *finish(struct gpamap_tree *tree, struct gpamap_txn *txn, bool keep,
-			  const char *before, const struct model *m)
+#define MAX_OPS 64
+
+struct batch {
+	struct gpamap_txn txn;
+	struct gpamap_op ops[MAX_OPS];
+	struct model before[MAX_OPS + 1];	/* each operation; the last: the result */
+	u32 nr;
+	char *dump;				/* of the tree before */
+};
+
+static int is_refused(void *arg)
+{
+	return !!gpamap_txn_render(arg);
+}
+
+/* Before the operation to blame all can be rendered, and not after it. */
+static const char *check_blame(struct batch *b)
+{
+	static struct ways ways;
+	u32 op = gpamap_txn_blame(&b->txn, b->ops, is_refused, &b->txn);
+
+	if (op >= b->nr)
+		return wrong("operation %u of %u is to blame", op, b->nr);
+	if (model_render(&b->before[op], &ways) == -ELOOP)
+		return wrong("operation %u is to blame, but it was wrong before", op);
+	if (!model_render(&b->before[op + 1], &ways))
+		return wrong("operation %u is to blame, but all is well after it", op);
+	return NULL;
+}
+
+/* Ends a batch. Sets *@keep to false if its result is refused. */
+static const char *finish(struct gpamap_tree *tree, struct batch *b, bool *keep)
 {
 	const struct gpamap_root *root = gpamap_tree_space(tree, 1)->root;
-	const char *text;
+	const struct model *m = &b->before[b->nr];
+	const char *text = NULL;
+	static struct ways ways;
 	char *after;
+	int want, got;
 	bool equal;
 
-	if (gpamap_txn_render(txn))
-		return wrong("render failed");
-	text = check_changes(root);
+	want = model_render(m, &ways);
+	got = gpamap_txn_render(&b->txn);
+	if (want == -ENOSPC) {
+		/* Whatever it is, what cannot be compared is not kept. */
+		exercised.unknown++;
+		*keep = false;
+	} else if (want != got) {
+		return wrong("render: want %d, got %d", want, got);
+	} else if (got) {
+		exercised.refused++;
+		*keep = false;
+		text = check_blame(b);
+	} else {
+		exercised.rendered++;
+		exercised.cyclic += ways.cyclic;
+		text = check_changes(root);
+	}
 	if (text)
 		return text;
-	if (keep) {
-		gpamap_txn_commit(txn);
-		return check_view(tree, m);
+	if (*keep) {
+		gpamap_txn_commit(&b->txn);
+		return check_view(tree, m, &ways);
 	}
-	gpamap_txn_abort(txn);
+	gpamap_txn_abort(&b->txn);
 	after = dump(tree);
-	equal = !strcmp(before, after);
+	equal = !strcmp(b->dump, after);
 	if (!equal)
 		wrong("an abort left a trace:\n%.200s", after);
 	free(after);
@@ -447,40 +516,42 @@ static const char *finish(struct gpamap_tree *tree, struct gpamap_txn *txn, bool
 static const char *run(struct gpamap_tree *tree, struct model *m,
 		       enum step (*next)(void *arg, struct gpamap_op *op), void *arg)
 {
-	const u32 max_ops = 64;
-	struct gpamap_txn txn;
+	static struct batch b;
 	const char *text = NULL;
-	struct model after;
 	enum step step;
-	char *before;
-	u32 nr;
+	bool keep;
 
 	do {
-		before = dump(tree);
-		after = *m;
-		if (gpamap_txn_begin(&txn, tree, max_ops))
+		b.dump = dump(tree);
+		b.before[0] = *m;
+		if (gpamap_txn_begin(&b.txn, tree, MAX_OPS))
 			abort();
-		for (nr = 0;; nr++) {
+		b.nr = 0;
+		for (;;) {
 			struct gpamap_op op;
 			int want, got;
 
 			step = next(arg, &op);
-			if (step != STEP_OP || nr == max_ops)
+			if (step != STEP_OP || b.nr == MAX_OPS)
 				break;
-			want = model_op(&after, &op);
-			got = gpamap_txn_op(&txn, &op);
+			b.ops[b.nr] = op;
+			b.before[b.nr + 1] = b.before[b.nr];
+			want = model_op(&b.before[b.nr + 1], &op);
+			got = gpamap_txn_op(&b.txn, &op);
 			if (want != got) {
 				text = wrong("operation %u on %u: want %d, got %d",
 					     op.code, op.id, want, got);
-				gpamap_txn_abort(&txn);
+				gpamap_txn_abort(&b.txn);
 				goto out;
 			}
+			b.nr += !got;
 		}
-		text = finish(tree, &txn, step != STEP_ABORT, before, &after);
-		if (step != STEP_ABORT)
-			*m = after;
+		keep = step != STEP_ABORT;
+		text = finish(tree, &b, &keep);
+		if (keep)
+			*m = b.before[b.nr];
 out:
-		free(before);
+		free(b.dump);
 	} while (!text && step != STEP_END);
 	return text;
 }

@@ -24,6 +24,16 @@ enum step {
  */
 const char *exercise(enum step (*next)(void *arg, struct gpamap_op *op), void *arg);
 
+/* What the batches so far have come to. */
+struct exercised {
+	u64 rendered;
+	u64 cyclic;		/* of these: what is seen leads through a region twice */
+	u64 refused;		/* a path too long, or without an end */
+	u64 unknown;		/* too many paths for the model: not compared, not kept */
+};
+
+extern struct exercised exercised;
+
 /* All that an operation could change, as text; the caller frees it. */
 char *dump(struct gpamap_tree *tree);
 

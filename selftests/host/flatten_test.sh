@@ -179,7 +179,12 @@ line add_to_alias '5: an alias holds no regions, or the memory cannot be mapped 
 	'region 3 io "x" last=1\nadd 3 to 2 at=0 prio=0'
 line add_twice '6: the region is in a container already (EBUSY)' \
 	'region 3 io "x" last=1\nadd 3 to 1 at=0 prio=0\nadd 3 to 1 at=0 prio=0'
-line add_cycle '4: the region would hold itself, or lie too deep (ELOOP)' 'add 2 to 1 at=0 prio=0'
+line add_cycle '4: a view would have no end, or lie too deep (ELOOP)' \
+	'add 2 to 1 at=0 prio=0\nregion 3 io "x" last=1\ncommit'
+line set_cycle '6: a view would have no end, or lie too deep (ELOOP)' \
+	'add 2 to 1 at=0x100 prio=0\ncommit\nset 2 offset=0x100\ncommit'
+line space_of_cycle '6: a view would have no end, or lie too deep (ELOOP)' \
+	'region 3 io "x" last=1\nadd 3 to 3 at=0 prio=0\nspace "t" root=3\ncommit'
 line del_detached '4: there is no such region, or it is in no container (ENOENT)' 'del 2'
 line del_more '4: unknown word "now" (EINVAL)' 'del 2 now'
 line destroy_root \

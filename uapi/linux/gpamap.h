@@ -46,7 +46,7 @@
  *  - EEXIST: the id, or the place, is taken.
  *  - EBUSY: in use, cannot be changed now.
  *  - EOVERFLOW: address arithmetic would wrap.
- *  - ELOOP: a cycle, or deeper than GPAMAP_MAX_DEPTH.
+ *  - ELOOP: a view that would not come to an end, or lies deeper than GPAMAP_MAX_DEPTH.
  *  - ENOSPC: a limit of the map is reached: regions, spaces, operations,
  *    flat ranges, paths, or the memslots given to it.
  *  - EMSGSIZE: an array is too short; the needed count is returned.
@@ -253,13 +253,14 @@ enum gpamap_space_kind {
  * @GPAMAP_OP_REGION: Make region @id of @kind, @last and @name, detached. Takes
  *	@flags; @hva for ram, rom and romd; @ref (the target) and @offset for an alias.
  *	EEXIST the id is taken; ENOENT no such target; EOPNOTSUPP unknown kind or
- *	flag; EOVERFLOW @hva + @last wraps; ELOOP too deep; ENOSPC
- *	GPAMAP_MAX_REGIONS reached; EINVAL a bad name.
+ *	flag; EOVERFLOW @hva + @last wraps; ENOSPC GPAMAP_MAX_REGIONS reached;
+ *	EINVAL a bad name.
  * @GPAMAP_OP_ADD: Attach region @id to container @ref at offset @at with
  *	priority @prio. Among equal priorities the last attached is seen. Any
  *	region but an alias may hold others, and covers itself where they are not.
- *	EBUSY @id has a container; EINVAL @ref is an alias; ELOOP a cycle or too
- *	deep.
+ *	It may hold what it is seen through, an alias of itself for one: that is an
+ *	error (ELOOP of GPAMAP_APPLY) only if a view does not come to an end there.
+ *	EBUSY @id has a container; EINVAL @ref is an alias.
  * @GPAMAP_OP_DEL: Detach region @id from its container. ENOENT it has none.
  * @GPAMAP_OP_DESTROY: Forget region @id. EBUSY it is attached, holds others, is
  *	the target of an alias or the root of a space, or has doorbells,
@@ -460,7 +461,9 @@ enum gpamap_plan_flags {
  * it has no vCPUs, or no memslot, no tie and no answer changes.
  *
  * Errors: those of the operations (enum gpamap_op_code). Those of the result,
- * for which the operation that brought it about is named: ENOSPC a view has more
+ * for which the operation that brought it about is named: ELOOP a way from a root to a region
+ * does not come to an end, or has more than GPAMAP_MAX_DEPTH regions, where it shows something of
+ * the region, or would if nothing lay above; ENOSPC a view has more
  * than GPAMAP_MAX_RANGES flat ranges, more than GPAMAP_MAX_PATHS
  * ways from roots to regions had to be followed, or there are too few memslots; and, while a VM is
  * attached, EINVAL, EOPNOTSUPP and EEXIST as with GPAMAP_ATTACH, EIO for
@@ -494,7 +497,8 @@ struct gpamap_apply {
  * @GPAMAP_QUERY_INFO: One struct gpamap_info
  * @GPAMAP_QUERY_REGIONS: struct gpamap_region_info of all regions. Each is
  *	followed by those that it holds, the most visible first; regions without
- *	container come in the order of their ids
+ *	container come in the order of their ids. Regions that are, over containers, in
+ *	themselves, and what those hold, come at the end, by the id of the container
  * @GPAMAP_QUERY_SPACES: struct gpamap_space_info of all spaces, by id
  * @GPAMAP_QUERY_RANGES: struct gpamap_range_info of the view of @space, by
  *	address
