@@ -83,7 +83,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t len, size_t max, unsigned i
 {
 	static struct fuzz_record recs[4096];
 	size_t nr = len / sizeof(*recs), most = max / sizeof(*recs), i, j;
-	u32 what = next_random(&seed) % 16;
+	u32 what = next_random(&seed) % 17;
 
 	if (nr < 2 || most < 2 || nr > ARRAY_SIZE(recs) || what == 0)
 		return LLVMFuzzerMutate(data, len, max);
@@ -141,6 +141,17 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t len, size_t max, unsigned i
 		break;
 	case 15:
 		recs[i].last = near_address(recs, nr, &seed);
+		break;
+	case 16:	/* what an alias shows comes to hold it */
+		if (nr < most && recs[i].code % 5 == 0) {
+			memmove(&recs[i + 1], &recs[i], (nr - i) * sizeof(*recs));
+			recs[i].kind = GPAMAP_REGION_ALIAS - 1;
+			recs[i + 1].code = 1;
+			recs[i + 1].id = recs[i].id;
+			recs[i + 1].ref = recs[i].ref;
+			recs[i + 1].at = near_address(recs, nr, &seed);
+			nr++;
+		}
 		break;
 	}
 	len = nr * sizeof(*recs);
