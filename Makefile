@@ -46,7 +46,8 @@ HARNESS := -I$(TOP)/selftests -Wno-shadow -Wno-sign-compare -Wno-missing-prototy
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
 
-CORE_SRC := kmod/region.c kmod/flatview.c kmod/diff.c $(wildcard tools/core/*.c)
+CORE_SRC := kmod/region.c kmod/flatview.c kmod/diff.c kmod/extents.c \
+	$(wildcard tools/core/*.c)
 LIB_SRC := $(wildcard userlib/*.c)
 TOOL_SRC := $(wildcard tools/*.c)
 GVMM_SRC := $(wildcard samples/gvmm/*.c)

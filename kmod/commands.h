@@ -8,6 +8,12 @@
 
 #include "map.h"
 
+/* Where devices of KVM's own are in a space. */
+struct gpamap_shadow {
+	struct gpamap_extents *others;	/* NULL: nowhere */
+	u32 view;
+};
+
 /* tie_ioctls.c */
 int gpamap_doorbell(struct gpamap *map, void *arg);
 int gpamap_registers(struct gpamap *map, void *arg);
@@ -19,6 +25,15 @@ int gpamap_ring(struct gpamap *map, void *arg);
 /* query.c */
 int gpamap_query(struct gpamap *map, void *arg);
 int gpamap_lookup(struct gpamap *map, void *arg);
+
+/* shadow.c */
+int __must_check gpamap_shadow_begin(struct gpamap *map, u32 space,
+				     struct gpamap_shadow *shadow);
+void gpamap_shadow_end(struct gpamap_shadow *shadow);
+u32 gpamap_shadow_flags(const struct gpamap *map, const struct gpamap_shadow *shadow,
+			const struct gpamap_range *range);
+u32 gpamap_shadow_flags_rcu(const struct gpamap *map, const struct gpamap_snapshot *snapshot,
+			    u32 space, const struct gpamap_range *range);
 
 /* debugfs.c */
 void gpamap_debugfs_init(void);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The pure core: regions, flat views and slot lists, without locks, without
- * KVM, without user copies. region.c, flatview.c and diff.c see nothing else of
+ * KVM, without user copies. region.c, flatview.c, diff.c and extents.c see nothing else of
  * the module and are compiled a second time for userspace (the tool, the host
  * tests), where host.h supplies the handful of kernel services named below.
  *
@@ -255,6 +255,28 @@ struct gpamap_slot {
 
 #define GPAMAP_SLOT_NONE 0xffffffffU
 
+struct gpamap_extent {
+	u64 start;
+	u64 last;
+};
+
+/* Stretches of addresses: disjoint, by address, none touching the next. */
+struct gpamap_extents {
+	u32 nr;
+	u32 max;
+	struct gpamap_extent extents[];
+};
+
+/* On the way through a list of which others keep what they have. */
+struct gpamap_cut {
+	const struct gpamap_extents *list;	/* NULL for nothing */
+	const struct gpamap_extents *others;
+	u64 max_len;			/* of a piece */
+	u64 from;			/* what is left of the stretch at @i begins here */
+	u32 i;
+	u32 j;				/* the others before it are behind us */
+};
+
 /* Rule 19: what reaches beyond 2^64 is cut. */
 static inline u64 gpamap_add_saturated(u64 a, u64 b)
 {
@@ -321,5 +343,14 @@ bool gpamap_slot_is_large(u64 npages, unsigned int page_shift);
 u64 gpamap_slot_end(u64 gfn, u64 end, unsigned int page_shift, const u64 *cuts,
 		    u32 nr_cuts);
 bool gpamap_slot_equal(const struct gpamap_slot *a, const struct gpamap_slot *b);
+
+/* extents.c */
+struct gpamap_extents *gpamap_extents_alloc(u32 max);
+void gpamap_extents_add(struct gpamap_extents *list, u64 start, u64 last);
+void gpamap_extents_sort(struct gpamap_extents *list);
+bool gpamap_extents_meet(const struct gpamap_extents *list, u64 start, u64 last);
+int __must_check gpamap_extents_join(struct gpamap_extents *list,
+				     const struct gpamap_extents *others, u32 max);
+bool gpamap_cut_next(struct gpamap_cut *cut, struct gpamap_extent *piece);
 
 #endif /* GPAMAP_CORE_H */

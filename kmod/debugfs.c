@@ -4,7 +4,8 @@
  * PID being the process that opened it and N a running number, with
  *
  *	tree	the spaces, then the regions, each followed by those it holds
- *	flat	the view of every space, as `gpamap flatten` prints it
+ *	flat	the view of every space, as `gpamap flatten` prints it, with "[unaligned]" and
+ *		"[shadowed]" behind the ranges that are (enum gpamap_range_flags)
  *	slots	the memslots
  *	stats	struct gpamap_stats, one "name value" a line
  *	bus	the stretches of addresses on KVM's buses
@@ -192,7 +193,7 @@ static int show_bus(struct seq_file *m, struct gpamap *map)
 	u32 bus, i;
 
 	for (bus = 0; map->vm && bus < GPAMAP_NR_BUSES; bus++) {
-		const struct gpamap_bus_list *list = gpamap_vm_bus_placed(map->vm, bus);
+		const struct gpamap_extents *list = gpamap_vm_bus_placed(map->vm, bus);
 
 		for (i = 0; list && i < list->nr; i++)
 			seq_printf(m, "%s %016llx-%016llx\n", buses[bus],
@@ -254,6 +255,8 @@ struct flat_iter {
 	struct gpamap_space *space;
 	struct gpamap_cursor cursor;
 	const struct gpamap_range *range;	/* NULL at the name */
+	struct gpamap_shadow shadow;	/* of the space, if it is the one with this id */
+	u32 shadow_of;
 	bool locked;
 };
 
@@ -307,6 +310,9 @@ static void flat_stop(struct seq_file *m, void *v)
 {
 	struct flat_iter *iter = m->private;
 
+	gpamap_shadow_end(&iter->shadow);
+	iter->shadow = (struct gpamap_shadow){ NULL };
+	iter->shadow_of = 0;
 	if (iter->locked)
 		gpamap_map_unlock(iter->map);
 }
@@ -315,13 +321,24 @@ static int flat_show(struct seq_file *m, void *v)
 {
 	char line[GPAMAP_RANGE_LINE_LEN];
 	struct flat_iter *iter = m->private;
+	u32 flags;
+	int rc;
 
 	if (!iter->range) {
 		seq_printf(m, "address-space: %s\n", iter->space->name);
 		return 0;
 	}
+	if (iter->shadow_of != iter->space->id) {
+		gpamap_shadow_end(&iter->shadow);
+		rc = gpamap_shadow_begin(iter->map, iter->space->id, &iter->shadow);
+		if (rc)
+			return rc;
+		iter->shadow_of = iter->space->id;
+	}
+	flags = gpamap_shadow_flags(iter->map, &iter->shadow, iter->range);
 	gpamap_range_print(line, sizeof(line), iter->range);
-	seq_printf(m, "%s\n", line);
+	seq_printf(m, "%s%s%s\n", line, flags & GPAMAP_RANGE_UNALIGNED ? " [unaligned]" : "",
+		   flags & GPAMAP_RANGE_SHADOWED ? " [shadowed]" : "");
 	return 0;
 }
 

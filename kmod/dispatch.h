@@ -28,6 +28,8 @@ struct gpamap_snapshot {
 struct gpamap_dispatch {
 	/* RCU; written under the lock of the map. NULL before the first commit. */
 	struct gpamap_snapshot __rcu *snapshot;
+	/* Likewise: the VM, for who looks at its buses. NULL while detached. */
+	struct gpamap_vm __rcu *vm;
 	u32 number;			/* of the map, for traces */
 
 	/* Set once, by cmpxchg(); freed with the map. Of struct gpamap_exit. */

@@ -43,27 +43,19 @@ enum gpamap_bus_view {
 	GPAMAP_NR_BUS_VIEWS,
 };
 
-struct gpamap_extent {
-	u64 start;
-	u64 last;
-};
-
-/* Stretches of addresses on a bus: disjoint, by address, none touching the next. */
-struct gpamap_bus_list {
-	u32 nr;
-	u32 max;
-	struct gpamap_extent extents[];
+/* Memory for KVM's array of the ranges of a bus. */
+struct gpamap_bus_room {
+	void *bus;
+	u32 max;			/* of so many ranges */
+	struct gpamap_extents *others;	/* and for what KVM's own devices have there */
 };
 
 /* From the stretches that the buses have to others. All zero: nothing changes. */
 struct gpamap_bus_change {
 	u32 buses;			/* that change, a bit for each */
 	/* What they are to have; once done, what they had. NULL for nothing. */
-	struct gpamap_bus_list *lists[GPAMAP_NR_BUSES];
-	struct {
-		void *bus;		/* memory for KVM's array, */
-		u32 max;		/* of that many ranges */
-	} room[GPAMAP_NR_BUSES];
+	struct gpamap_extents *lists[GPAMAP_NR_BUSES];
+	struct gpamap_bus_room room[GPAMAP_NR_BUSES];
 };
 
 /* What a vCPU found last on a bus: dispatch.c's, in the vCPU's thread. */
@@ -174,12 +166,17 @@ void gpamap_vm_bus_mute(struct gpamap_vm *vm);
 u32 gpamap_access_vcpu_id(const struct gpamap_access *access);
 bool gpamap_access_may_leave(const struct gpamap_access *access);
 bool gpamap_vm_bus_leave(struct gpamap_vm *vm);
-const struct gpamap_bus_list *gpamap_vm_bus_placed(const struct gpamap_vm *vm, u32 bus);
+const struct gpamap_extents *gpamap_vm_bus_placed(const struct gpamap_vm *vm, u32 bus);
+bool gpamap_vm_bus_is_used(const struct gpamap_vm *vm, u32 bus);
 int __must_check gpamap_vm_bus_plan(struct gpamap_vm *vm, struct gpamap_bus_change *change,
-				    u32 bus, struct gpamap_bus_list *list,
-				    unsigned long deadline);
+				    u32 bus, struct gpamap_extents *list);
+int __must_check gpamap_vm_bus_plan_again(struct gpamap_vm *vm,
+					  struct gpamap_bus_change *change);
 int __must_check gpamap_vm_bus_apply(struct gpamap_vm *vm, struct gpamap_bus_change *change,
 				     const unsigned long *deadline);
 void gpamap_vm_bus_free(struct gpamap_bus_change *change);
+struct gpamap_extents *gpamap_vm_bus_others(struct gpamap_vm *vm, enum gpamap_bus_view view);
+bool gpamap_vm_bus_meets_others(struct gpamap_vm *vm, enum gpamap_bus_view view, u64 start,
+				u64 last);
 
 #endif /* GPAMAP_KVM_H */

@@ -6,12 +6,21 @@
  * kvm->slots_lock make a new array of ranges with ours among the others', by address, publish
  * it in kvm->buses[] and free the old one when nobody can be reading it. All buses change
  * together, or none, while all vCPUs are held: so none is in an access, and the wait for KVM's
- * SRCU is a short one. A bus is searched
- * with a comparison that takes overlapping ranges for equal, so ranges must be disjoint: of
- * ours those that touch are one, and where a device of someone else's is, none of ours
- * can be (EEXIST). KVM itself looks for that only among its ioeventfds; a device that
- * comes later inside a range of ours may be found before us, after us, or not. The next
- * commit that changes what is answered is refused (EEXIST).
+ * SRCU is a short one.
+ *
+ * A bus is searched with a comparison that takes overlapping ranges for equal, so ranges must be
+ * disjoint: of ours those that touch are one, and where a device of KVM's own is (an interrupt
+ * controller, an ioeventfd), none of ours is. That device keeps its addresses, whatever a guest
+ * puts there, and ours are cut around it. Nobody tells us of a device that comes later. Until
+ * the next commit it may lie in a range of ours, and KVM asks one of the two first, or both in
+ * turn: so we look for it (is_taken()) and answer nothing of what is its. Meanwhile what lies
+ * beside it in the same range may not be found, and leaves to the VMM. The next commit, of
+ * whatever it is, cuts anew; as it fills what a device has left.
+ *
+ * KVM has room for NR_IOBUS_DEVS devices, without its ioeventfds, which file descriptors limit.
+ * Ours are limited as well, to GPAMAP_MAX_BUS_RANGES and one more for each place where they are
+ * cut, so they are counted among those: else a guest that moves things could make KVM refuse a
+ * device to the VMM.
  *
  * Where the processor allows it (Intel's; from about 7.3 on AMD's too) KVM asks a third bus
  * about accesses to where there is no memory, before it has decoded the instruction: as a write
@@ -45,10 +54,15 @@ struct gpamap_bus_device {
 	bool (*access)(void *owner, const struct gpamap_access *access);
 	void *owner;
 	u32 bus;
-	struct gpamap_bus_list *placed;	/* what the bus has; NULL for nothing */
+	struct gpamap_extents *placed;	/* what the bus is to ask us; NULL for nothing */
+	/* Of KVM's SRCU, when nobody was in our ranges; else NOT_ALONE. */
+	unsigned long alone;
 	const struct kvm_io_bus *retired;	/* that had it, and may be read still */
 	struct gpamap_hint *hints;	/* NR_HINTS, by id of the vCPU */
 };
+
+/* SRCU has no such state. */
+#define NOT_ALONE 1UL
 
 /* vCPUs with a higher id have none. */
 #define NR_HINTS 64
@@ -83,6 +97,50 @@ bool gpamap_access_may_leave(const struct gpamap_access *access)
 	return access->view != GPAMAP_VIEW_PORTS || !access->vcpu->arch.guest_state_protected;
 }
 
+static struct gpamap_extent range_extent(const struct kvm_io_range *range)
+{
+	/* A device without a length is asked about its address. */
+	return (struct gpamap_extent){ range->addr, range->addr + max(range->len, 1) - 1 };
+}
+
+/* Looks through the whole bus. Notes it if no range of ours meets another's. */
+static noinline bool search_taken(struct gpamap_bus_device *device, struct kvm *kvm, gpa_t addr,
+				  unsigned long state)
+{
+	const struct kvm_io_bus *bus = srcu_dereference(kvm->buses[bus_idx[device->bus]],
+							&kvm->srcu);
+	u64 last[2] = { 0, 0 };		/* so far: of others' ranges, of ours */
+	bool met[2] = { false, false }, alone = true;
+	u32 i;
+
+	for (i = 0; bus && i < bus->dev_count; i++) {
+		struct gpamap_extent extent = range_extent(&bus->range[i]);
+		bool ours = bus->range[i].dev == &device->dev;
+
+		if (!ours && extent.start <= addr && extent.last >= addr)
+			return true;
+		/* Of two that meet the later is never wholly behind the other. */
+		if (met[!ours] && extent.start <= last[!ours])
+			alone = false;
+		last[ours] = max(last[ours], extent.last);
+		met[ours] = true;
+	}
+	if (alone)
+		WRITE_ONCE(device->alone, state);
+	return false;
+}
+
+/*
+ * Whether the address is that of a device of KVM's that has come since the ranges were cut. KVM
+ * waits for its SRCU when a bus has changed, and so its state tells whether one has.
+ */
+static bool is_taken(struct gpamap_bus_device *device, struct kvm *kvm, gpa_t addr)
+{
+	unsigned long state = get_state_synchronize_srcu(&kvm->srcu);
+
+	return READ_ONCE(device->alone) != state && search_taken(device, kvm, addr, state);
+}
+
 static int bus_access(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t addr, int len,
 		      void *val, bool write)
 {
@@ -98,6 +156,8 @@ static int bus_access(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t ad
 		.write = write,
 	};
 
+	if (unlikely(is_taken(device, vcpu->kvm, addr)))
+		return -EOPNOTSUPP;
 	return access(device->owner, &a) ? 0 : -EOPNOTSUPP;
 }
 
@@ -118,129 +178,144 @@ static const struct kvm_io_device_ops bus_ops = {
 	.write = bus_write,
 };
 
-static u64 nr_pieces(const struct gpamap_extent *extent)
-{
-	return (extent->last - extent->start) / MAX_RANGE_LEN + 1;
-}
-
-static bool overlaps(const struct kvm_io_range *range, const struct gpamap_extent *extent)
-{
-	return range->addr <= extent->last &&
-	       range->addr + max(range->len, 1) - 1 >= extent->start;
-}
-
-/* What a bus would be like with other stretches of ours. */
-struct bus_plan {
-	const struct kvm_io_bus *old;
-	u32 foreign;
-	u32 ours;
-};
-
 /* KVM gives a bus up when it has no memory to change it: then there is none. */
-static void bus_count(struct kvm *kvm, const struct gpamap_bus_device *device,
-		      const struct gpamap_bus_list *list, struct bus_plan *plan)
+static struct kvm_io_bus *find_bus(struct kvm *kvm, const struct gpamap_bus_device *device)
+{
+	return srcu_dereference_check(kvm->buses[bus_idx[device->bus]], &kvm->srcu,
+				      lockdep_is_held(&kvm->slots_lock));
+}
+
+/* What others have on a bus, for which there is room. */
+static void list_others(const struct kvm_io_bus *bus, const struct gpamap_bus_device *device,
+			struct gpamap_extents *others)
 {
 	u32 i;
 
-	*plan = (struct bus_plan){
-		.old = rcu_dereference_protected(kvm->buses[bus_idx[device->bus]],
-						 lockdep_is_held(&kvm->slots_lock)),
-	};
-	for (i = 0; list && i < list->nr; i++)
-		plan->ours += nr_pieces(&list->extents[i]);
-	for (i = 0; plan->old && i < plan->old->dev_count; i++)
-		plan->foreign += plan->old->range[i].dev != &device->dev;
+	others->nr = 0;
+	for (i = 0; i < bus->dev_count; i++)
+		if (bus->range[i].dev != &device->dev)
+			others->extents[others->nr++] = range_extent(&bus->range[i]);
+	gpamap_extents_sort(others);
 }
 
-/* KVM puts in no order what it takes for equal, so all are compared. */
-static bool bus_collides(const struct bus_plan *plan, const struct gpamap_bus_device *device,
-			 const struct gpamap_bus_list *list)
+/* So many devices others may place while a change is on its way, without it wanting memory. */
+#define MORE_OTHERS 16
+
+/* The same at any time; NULL if there is no memory. Of a bus that is no more there is nothing. */
+static struct gpamap_extents *read_others(struct kvm *kvm, const struct gpamap_bus_device *device)
 {
-	u32 i, j = 0;
+	const struct kvm_io_bus *bus;
+	struct gpamap_extents *others = NULL;
+	u32 max = 0, more = MORE_OTHERS;
+	bool fits;
+	int idx;
 
-	for (i = 0; list->nr && i < plan->old->dev_count; i++) {
-		const struct kvm_io_range *range = &plan->old->range[i];
-
-		if (range->dev == &device->dev)
-			continue;
-		if (j && list->extents[j - 1].last >= range->addr)
-			j = 0;
-		while (j < list->nr && list->extents[j].last < range->addr)
-			j++;
-		if (j < list->nr && overlaps(range, &list->extents[j]))
-			return true;
-	}
-	return false;
+	do {
+		if (max) {
+			kvfree(others);
+			others = gpamap_extents_alloc(max);
+			if (!others)
+				return NULL;
+		}
+		idx = srcu_read_lock(&kvm->srcu);
+		bus = find_bus(kvm, device);
+		fits = others && (!bus || bus->dev_count <= max);
+		if (bus && fits)
+			list_others(bus, device, others);
+		max = (bus ? bus->dev_count : 0) + more;
+		srcu_read_unlock(&kvm->srcu, idx);
+		more *= 2;
+	} while (!fits);
+	return others;
 }
 
-/* Whether a list asks for no more than another. */
-static bool list_within(const struct gpamap_bus_list *list, const struct gpamap_bus_list *in)
+static struct gpamap_cut begin_cut(const struct gpamap_extents *list,
+				   const struct gpamap_extents *others)
 {
-	u32 i, j = 0;
-
-	for (i = 0; i < list->nr; i++) {
-		while (in && j < in->nr && in->extents[j].last < list->extents[i].last)
-			j++;
-		if (!in || j == in->nr || in->extents[j].start > list->extents[i].start)
-			return false;
-	}
-	return true;
+	return (struct gpamap_cut){ .list = list, .others = others, .max_len = MAX_RANGE_LEN };
 }
 
-/* What it has already, or less, it can have: who came later is in its way as before. */
-static int bus_check(struct kvm *kvm, const struct gpamap_bus_device *device,
-		     const struct gpamap_bus_list *list)
+static u32 count_pieces(const struct gpamap_extents *list, const struct gpamap_extents *others)
 {
-	struct bus_plan plan;
-	u64 pieces = 0;
+	struct gpamap_cut cut = begin_cut(list, others);
+	struct gpamap_extent piece;
+	u32 nr = 0;
+
+	while (gpamap_cut_next(&cut, &piece))
+		nr++;
+	return nr;
+}
+
+static u32 count_ours(const struct kvm_io_bus *bus, const struct gpamap_bus_device *device)
+{
+	u32 i, nr = 0;
+
+	for (i = 0; i < bus->dev_count; i++)
+		nr += bus->range[i].dev == &device->dev;
+	return nr;
+}
+
+static bool list_equal(const struct gpamap_extents *a, const struct gpamap_extents *b)
+{
+	u32 nr_a = a ? a->nr : 0, nr_b = b ? b->nr : 0;
+
+	return nr_a == nr_b &&
+	       (!nr_a || !memcmp(a->extents, b->extents, nr_a * sizeof(*a->extents)));
+}
+
+/* Whether a bus has just what it should. */
+static bool bus_has(struct kvm *kvm, const struct gpamap_bus_device *device,
+		    const struct gpamap_extents *list, const struct gpamap_extents *others)
+{
+	struct gpamap_cut cut = begin_cut(list, others);
+	const struct kvm_io_bus *bus;
+	struct gpamap_extent piece;
+	bool same;
 	u32 i;
+	int idx;
 
-	for (i = 0; i < list->nr; i++) {
-		pieces += nr_pieces(&list->extents[i]);
-		if (pieces > GPAMAP_MAX_BUS_RANGES)
-			return -ENOSPC;
+	if (!list_equal(list, device->placed))
+		return false;
+	idx = srcu_read_lock(&kvm->srcu);
+	bus = find_bus(kvm, device);
+	same = bus;
+	for (i = 0; same && i < bus->dev_count; i++) {
+		struct gpamap_extent extent = range_extent(&bus->range[i]);
+
+		if (bus->range[i].dev == &device->dev)
+			same = gpamap_cut_next(&cut, &piece) && piece.start == extent.start &&
+			       piece.last == extent.last;
 	}
-	bus_count(kvm, device, list, &plan);
-	if (!plan.old)
-		return list->nr ? -ENOMEM : 0;
-	if (!list_within(list, device->placed) && bus_collides(&plan, device, list))
-		return -EEXIST;
-	/* As KVM counts: its ioeventfds are limited by file descriptors. */
-	if (plan.ours + plan.foreign - plan.old->ioeventfd_count > NR_IOBUS_DEVS)
-		return -ENOSPC;
-	return 0;
+	same = same && !gpamap_cut_next(&cut, &piece);
+	srcu_read_unlock(&kvm->srcu, idx);
+	return same;
 }
 
-static void bus_fill(struct kvm_io_bus *bus, struct gpamap_bus_device *device,
-		     const struct gpamap_bus_list *list, const struct bus_plan *plan)
+static void bus_fill(struct kvm_io_bus *bus, const struct kvm_io_bus *old,
+		     struct gpamap_bus_device *device, const struct gpamap_extents *list,
+		     const struct gpamap_extents *others)
 {
-	const struct kvm_io_bus *old = plan->old;
-	u32 nr = 0, i = 0, j = 0;
+	struct gpamap_cut cut = begin_cut(list, others);
+	struct gpamap_extent piece;
+	u32 nr = 0, nr_ours = 0, i = 0;
+	bool more;
 
-	bus->ioeventfd_count = old->ioeventfd_count;
-	bus->dev_count = plan->foreign + plan->ours;
-	while (nr < bus->dev_count) {
-		while (i < old->dev_count && old->range[i].dev == &device->dev)
-			i++;
-		if (i < old->dev_count && (!list || j == list->nr ||
-					   old->range[i].addr < list->extents[j].start)) {
-			bus->range[nr++] = old->range[i++];
-			continue;
-		}
-		for (u64 start = list->extents[j].start, last = list->extents[j].last;
-		     ; start += MAX_RANGE_LEN) {
-			bool end = last - start < MAX_RANGE_LEN;
-
-			bus->range[nr++] = (struct kvm_io_range){
-				.addr = start,
-				.len = end ? last - start + 1 : MAX_RANGE_LEN,
-				.dev = &device->dev,
-			};
-			if (end)
-				break;
-		}
-		j++;
-	}
+	do {
+		more = gpamap_cut_next(&cut, &piece);
+		for (; i < old->dev_count && (!more || old->range[i].addr < piece.start); i++)
+			if (old->range[i].dev != &device->dev)
+				bus->range[nr++] = old->range[i];
+		if (!more)
+			break;
+		bus->range[nr++] = (struct kvm_io_range){
+			.addr = piece.start,
+			.len = piece.last - piece.start + 1,
+			.dev = &device->dev,
+		};
+		nr_ours++;
+	} while (more);
+	bus->dev_count = nr;
+	bus->ioeventfd_count = old->ioeventfd_count - count_ours(old, device) + nr_ours;
 }
 
 static struct gpamap_bus_device *vm_device(struct gpamap_vm *vm, u32 bus)
@@ -260,6 +335,7 @@ int gpamap_vm_bus_init(struct gpamap_vm *vm, void *owner)
 		vm_device(vm, bus)->access = vm->ops->access;
 		vm_device(vm, bus)->owner = owner;
 		vm_device(vm, bus)->bus = bus;
+		vm_device(vm, bus)->alone = NOT_ALONE;
 		vm_device(vm, bus)->hints = kcalloc(NR_HINTS, sizeof(struct gpamap_hint),
 						    GPAMAP_GFP);
 		if (!vm_device(vm, bus)->hints)
@@ -268,43 +344,100 @@ int gpamap_vm_bus_init(struct gpamap_vm *vm, void *owner)
 	return 0;
 }
 
-/* The stretches that the bus has; NULL for none. */
-const struct gpamap_bus_list *gpamap_vm_bus_placed(const struct gpamap_vm *vm, u32 bus)
+/* What KVM is to ask on a bus, where it has no device of its own; NULL for nothing. */
+const struct gpamap_extents *gpamap_vm_bus_placed(const struct gpamap_vm *vm, u32 bus)
 {
 	return vm->bus_devices[bus].placed;
 }
 
-/* So many devices others may place while a change is on its way, without it wanting memory. */
-#define MORE_FOREIGN 16
+bool gpamap_vm_bus_is_used(const struct gpamap_vm *vm, u32 bus)
+{
+	const struct gpamap_extents *placed = gpamap_vm_bus_placed(vm, bus);
 
-/* Adds to a change that @bus is to have @list, NULL for nothing, which is the change's then. */
+	return placed && placed->nr;
+}
+
+static bool is_too_long(const struct gpamap_extents *list)
+{
+	u64 len, left = GPAMAP_MAX_BUS_LEN;
+	u32 i;
+
+	for (i = 0; list && i < list->nr; i++) {
+		len = list->extents[i].last - list->extents[i].start;
+		if (len >= left)
+			return true;
+		left -= len + 1;
+	}
+	return false;
+}
+
+/**
+ * gpamap_vm_bus_plan() - Find out how one bus has to change
+ * @vm: The VM
+ * @change: If it has to: is added to, has @list then
+ * @bus: The bus, enum gpamap_bus
+ * @list: What KVM is to ask us of, NULL for nothing; is joined where it is too much
+ *
+ * Where devices of KVM's own are does not matter: they keep their places.
+ *
+ * Return: 0; -ENOSPC when the list is longer than GPAMAP_MAX_BUS_LEN in all; -ENOMEM.
+ */
 int gpamap_vm_bus_plan(struct gpamap_vm *vm, struct gpamap_bus_change *change, u32 bus,
-		       struct gpamap_bus_list *list, unsigned long deadline)
+		       struct gpamap_extents *list)
 {
 	struct gpamap_bus_device *device = vm_device(vm, bus);
+	struct gpamap_bus_room *room = &change->room[bus];
 	struct kvm *kvm = gpamap_vm_kvm(vm);
-	struct bus_plan plan;
-	struct kvm_io_bus *room;
-	u32 max;
-	int rc;
+	struct gpamap_extents *others;
+	int rc = 0;
 
-	rc = gpamap_lock_within(&kvm->slots_lock, deadline);
-	if (rc)
-		return rc;
-	rc = list ? bus_check(kvm, device, list) : 0;
-	bus_count(kvm, device, list, &plan);
-	mutex_unlock(&kvm->slots_lock);
-	if (rc)
-		return rc;
-	max = plan.foreign + plan.ours + MORE_FOREIGN;
-	room = kmalloc(struct_size(room, range, max), GPAMAP_GFP);
-	if (!room)
+	if (is_too_long(list))
+		return -ENOSPC;
+	others = read_others(kvm, device);
+	if (!others)
 		return -ENOMEM;
+	if (list)
+		rc = gpamap_extents_join(list, others, GPAMAP_MAX_BUS_RANGES);
+	if (rc || bus_has(kvm, device, list, others))
+		goto out_free;
+	room->max = others->max + count_pieces(list, others) + MORE_OTHERS;
+	room->bus = kmalloc(struct_size((struct kvm_io_bus *)NULL, range, room->max), GPAMAP_GFP);
+	if (!room->bus) {
+		rc = -ENOMEM;
+		goto out_free;
+	}
 	change->buses |= BIT(bus);
 	change->lists[bus] = list;
-	change->room[bus].bus = room;
-	change->room[bus].max = max;
+	room->others = others;
 	return 0;
+
+out_free:
+	kvfree(others);
+	return rc;
+}
+
+/* For a change that is to leave the answers as they are: others may have come and gone. */
+int gpamap_vm_bus_plan_again(struct gpamap_vm *vm, struct gpamap_bus_change *change)
+{
+	struct gpamap_extents *list;
+	u32 bus;
+	int rc = 0;
+
+	for (bus = 0; !rc && bus < GPAMAP_NR_BUSES; bus++) {
+		const struct gpamap_extents *placed = vm_device(vm, bus)->placed;
+
+		if (!gpamap_vm_bus_is_used(vm, bus))
+			continue;
+		list = gpamap_extents_alloc(placed->nr);
+		if (!list)
+			return -ENOMEM;
+		list->nr = placed->nr;
+		memcpy(list->extents, placed->extents, placed->nr * sizeof(*list->extents));
+		rc = gpamap_vm_bus_plan(vm, change, bus, list);
+		if (rc || !(change->buses & BIT(bus)))
+			kvfree(list);
+	}
+	return rc;
 }
 
 /* Frees what a change has left, done or not. */
@@ -314,31 +447,41 @@ void gpamap_vm_bus_free(struct gpamap_bus_change *change)
 
 	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++) {
 		kvfree(change->lists[bus]);
+		kvfree(change->room[bus].others);
 		kfree(change->room[bus].bus);
 	}
 	memset(change, 0, sizeof(*change));
 }
 
 /*
- * A bus as it is to be, in @room of @max ranges or in memory of its own, and in @plan the one
- * that it replaces. NULL if KVM has given the bus up: then it has waited for all who were
- * asking us.
+ * A bus as it is to be, in @room or in memory of its own if others have become too many for
+ * that, and in @old the one that it replaces. NULL if KVM has given the bus up: then it has
+ * waited for all who were asking us.
  */
 static struct kvm_io_bus *bus_make(struct kvm *kvm, struct gpamap_bus_device *device,
-				   const struct gpamap_bus_list *list, void *room, u32 max,
-				   struct bus_plan *plan)
+				   const struct gpamap_extents *list,
+				   struct gpamap_bus_room *room, const struct kvm_io_bus **old)
 {
-	struct kvm_io_bus *new = room;
+	struct kvm_io_bus *new = room->bus;
+	u32 max;
 
-	bus_count(kvm, device, list, plan);
-	if (!plan->old)
+	*old = find_bus(kvm, device);
+	if (!*old)
 		return list && list->nr ? ERR_PTR(-ENOMEM) : NULL;
-	if (!room || plan->foreign + plan->ours > max)
-		new = kmalloc(struct_size(new, range, plan->foreign + plan->ours), GPAMAP_GFP);
+	if (!room->others || room->others->max < (*old)->dev_count) {
+		kvfree(room->others);
+		room->others = gpamap_extents_alloc((*old)->dev_count);
+		if (!room->others)
+			return ERR_PTR(-ENOMEM);
+	}
+	list_others(*old, device, room->others);
+	max = (*old)->dev_count + count_pieces(list, room->others);
+	if (!new || max > room->max)
+		new = kmalloc(struct_size(new, range, max), GPAMAP_GFP);
 	if (!new)
 		return ERR_PTR(-ENOMEM);
 	memset(new, 0, sizeof(*new));
-	bus_fill(new, device, list, plan);
+	bus_fill(new, *old, device, list, room->others);
 	return new;
 }
 
@@ -359,7 +502,7 @@ int gpamap_vm_bus_apply(struct gpamap_vm *vm, struct gpamap_bus_change *change,
 			const unsigned long *deadline)
 {
 	struct kvm_io_bus *new[GPAMAP_NR_BUSES] = { NULL };
-	struct bus_plan plan[GPAMAP_NR_BUSES] = { { NULL } };
+	const struct kvm_io_bus *old[GPAMAP_NR_BUSES];
 	struct kvm *kvm = gpamap_vm_kvm(vm);
 	u32 bus;
 	int rc;
@@ -373,7 +516,7 @@ int gpamap_vm_bus_apply(struct gpamap_vm *vm, struct gpamap_bus_change *change,
 		if (!(change->buses & BIT(bus)))
 			continue;
 		new[bus] = bus_make(kvm, vm_device(vm, bus), change->lists[bus],
-				    change->room[bus].bus, change->room[bus].max, &plan[bus]);
+				    &change->room[bus], &old[bus]);
 		if (IS_ERR(new[bus])) {
 			rc = PTR_ERR(new[bus]);
 			new[bus] = NULL;
@@ -397,9 +540,43 @@ int gpamap_vm_bus_apply(struct gpamap_vm *vm, struct gpamap_bus_change *change,
 		synchronize_srcu_expedited(&kvm->srcu);
 	for (bus = 0; !rc && bus < GPAMAP_NR_BUSES; bus++)
 		if (new[bus])
-			kfree(plan[bus].old);
+			kfree(old[bus]);
 	mutex_unlock(&kvm->slots_lock);
 	return rc;
+}
+
+static u32 view_bus(enum gpamap_bus_view view)
+{
+	return view == GPAMAP_VIEW_PORTS ? GPAMAP_BUS_PORTS : GPAMAP_BUS_MEMORY;
+}
+
+/* Where devices of KVM's own are among what a view shows. NULL if there is no memory. */
+struct gpamap_extents *gpamap_vm_bus_others(struct gpamap_vm *vm, enum gpamap_bus_view view)
+{
+	return read_others(gpamap_vm_kvm(vm), vm_device(vm, view_bus(view)));
+}
+
+/* Whether one is in a stretch. The VM is not under the lock of its map here, but under RCU. */
+bool gpamap_vm_bus_meets_others(struct gpamap_vm *vm, enum gpamap_bus_view view, u64 start,
+				u64 last)
+{
+	const struct gpamap_bus_device *device = vm_device(vm, view_bus(view));
+	struct kvm *kvm = gpamap_vm_kvm(vm);
+	const struct kvm_io_bus *bus;
+	bool meets = false;
+	u32 i;
+	int idx;
+
+	idx = srcu_read_lock(&kvm->srcu);
+	bus = find_bus(kvm, device);
+	for (i = 0; bus && !meets && i < bus->dev_count; i++) {
+		struct gpamap_extent extent = range_extent(&bus->range[i]);
+
+		meets = bus->range[i].dev != &device->dev && extent.start <= last &&
+			extent.last >= start;
+	}
+	srcu_read_unlock(&kvm->srcu, idx);
+	return meets;
 }
 
 static bool nobody_answers(void *owner, const struct gpamap_access *access)
@@ -416,25 +593,23 @@ void gpamap_vm_bus_mute(struct gpamap_vm *vm)
 		WRITE_ONCE(vm_device(vm, bus)->access, nobody_answers);
 }
 
-static bool has_ranges(const struct gpamap_bus_device *device)
-{
-	return device->placed && device->placed->nr;
-}
-
 /* False if it has to be tried again. */
-static bool bus_leave(struct kvm *kvm, struct gpamap_bus_device *device)
+static bool bus_leave(struct gpamap_vm *vm, struct kvm *kvm, u32 bus)
 {
+	struct gpamap_bus_device *device = vm_device(vm, bus);
+	struct gpamap_bus_room room = { NULL };
+	const struct kvm_io_bus *old;
 	struct kvm_io_bus *new;
-	struct bus_plan plan;
 
-	if (!has_ranges(device))
+	if (!gpamap_vm_bus_is_used(vm, bus))
 		return true;
-	new = bus_make(kvm, device, NULL, NULL, 0, &plan);
+	new = bus_make(kvm, device, NULL, &room, &old);
+	kvfree(room.others);
 	if (IS_ERR(new))
 		return false;
 	if (new) {
 		rcu_assign_pointer(kvm->buses[bus_idx[device->bus]], new);
-		device->retired = plan.old;
+		device->retired = old;
 	}
 	kvfree(device->placed);
 	device->placed = NULL;
@@ -449,7 +624,7 @@ static bool all_leave(struct gpamap_vm *vm, struct kvm *kvm)
 	if (!mutex_trylock(&kvm->slots_lock))
 		return false;
 	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++)
-		done &= bus_leave(kvm, vm_device(vm, bus));
+		done &= bus_leave(vm, kvm, bus);
 	mutex_unlock(&kvm->slots_lock);
 	return done;
 }
@@ -459,7 +634,7 @@ static bool anything_placed(struct gpamap_vm *vm)
 	u32 bus;
 
 	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++)
-		if (has_ranges(vm_device(vm, bus)))
+		if (gpamap_vm_bus_is_used(vm, bus))
 			return true;
 	return false;
 }

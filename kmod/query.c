@@ -7,7 +7,8 @@
  * caller's, so that records may grow in either direction of time.
  *
  * A look-up takes no lock. It reads the snapshot that the last commit has published,
- * under RCU: two binary searches, among chunks and in one.
+ * under RCU: two binary searches, among chunks and in one. Where there is no memslot it looks
+ * at what is on KVM's bus, too.
  */
 #include <linux/rcupdate.h>
 #include <linux/uaccess.h>
@@ -111,23 +112,31 @@ static int fill_ranges(struct gpamap *map, struct gpamap_query *cmd, void *out)
 	struct gpamap_space *space = gpamap_tree_space(&map->tree, cmd->space);
 	struct gpamap_range_info *info = out;
 	const struct gpamap_range *range;
+	struct gpamap_shadow shadow;
 	struct gpamap_cursor cursor;
+	int rc;
 
 	if (!space)
 		return -ENOENT;
+	if (!out)
+		return space->root->view->nr;
+	rc = gpamap_shadow_begin(map, cmd->space, &shadow);
+	if (rc)
+		return rc;
 	range = gpamap_flatview_first(&cursor, space->root->view);
-	for (; out && range; range = gpamap_flatview_next(&cursor)) {
+	for (; range; range = gpamap_flatview_next(&cursor)) {
 		*info++ = (struct gpamap_range_info){
 			.start = range->start,
 			.last = range->last,
 			.offset = range->offset,
 			.region = range->region->id,
 			.kind = range->region->kind,
-			.flags = gpamap_range_flags(range, PAGE_SHIFT),
+			.flags = gpamap_shadow_flags(map, &shadow, range),
 			.prio = range->region->prio,
 		};
 		cond_resched();
 	}
+	gpamap_shadow_end(&shadow);
 	return space->root->view->nr;
 }
 
@@ -315,7 +324,7 @@ int gpamap_lookup(struct gpamap *map, void *arg)
 		cmd->out_last = range->last;
 		cmd->out_region = range->region->id;
 		cmd->out_kind = range->region->kind;
-		cmd->out_flags = gpamap_range_flags(range, PAGE_SHIFT);
+		cmd->out_flags = gpamap_shadow_flags_rcu(map, snapshot, cmd->space, range);
 		cmd->out_hva = range->region->hva ?
 				       range->region->hva + cmd->out_offset : 0;
 	}

@@ -11,8 +11,7 @@
 bool gpamap_changes_answers(const struct gpamap_changes *changes);
 int __must_check gpamap_bus_plan(struct gpamap_vm *vm,
 				 const struct gpamap_flatview *const *views,
-				 unsigned long deadline, struct gpamap_bus_change *change);
-int __must_check gpamap_bus_plan_none(struct gpamap_vm *vm, unsigned long deadline,
-				      struct gpamap_bus_change *change);
+				 struct gpamap_bus_change *change);
+int __must_check gpamap_bus_plan_none(struct gpamap_vm *vm, struct gpamap_bus_change *change);
 
 #endif /* GPAMAP_STRETCHES_H */

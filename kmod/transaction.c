@@ -218,9 +218,9 @@ static int plan_kvm(struct transaction *t)
 		return rc;
 	t->answers = answers_change(t);
 	if (!t->answers)
-		return 0;
+		return gpamap_vm_bus_plan_again(t->map->vm, &t->bus);
 	bus_views(t->map, views);
-	return gpamap_bus_plan(t->map->vm, views, t->deadline, &t->bus);
+	return gpamap_bus_plan(t->map->vm, views, &t->bus);
 }
 
 /* Rule 49, checked where the module was loaded with verify=1. */
@@ -462,8 +462,11 @@ static int attach_locked(struct gpamap *map, const struct gpamap_attach *cmd,
 		gpamap_vm_put(map->vm);
 		map->vm = NULL;
 	}
-	if (!rc || map->broken)
+	if (!rc || map->broken) {
 		set_roots(map, true);
+		/* Pairs with gpamap_lookup(). */
+		rcu_assign_pointer(map->dispatch.vm, map->vm);
+	}
 	return rc;
 }
 
@@ -508,7 +511,7 @@ static int plan_nothing(struct transaction *t)
 	}
 	if (!rc)
 		rc = gpamap_plan_finish(&t->plan, map->vm, &short_of);
-	return rc ?: gpamap_bus_plan_none(map->vm, t->deadline, &t->bus);
+	return rc ?: gpamap_bus_plan_none(map->vm, &t->bus);
 }
 
 static int detach_locked(struct gpamap *map, unsigned long deadline)
@@ -530,6 +533,9 @@ static int detach_locked(struct gpamap *map, unsigned long deadline)
 		return rc;
 	gpamap_slots_destroy(&map->slots);
 	set_roots(map, false);
+	/* A look-up may be at its buses; none of them takes long. */
+	RCU_INIT_POINTER(map->dispatch.vm, NULL);
+	synchronize_rcu_expedited();
 	gpamap_vm_put(map->vm);
 	map->vm = NULL;
 	return 0;

@@ -361,8 +361,8 @@ GPAMAP_API int gpamap_batch_io_tied(struct gpamap_batch *batch, uint32_t id,
  *
  * -ENOENT: no such region. -EOPNOTSUPP: it is a container, an alias or ram. -EINVAL:
  * @len, a write beyond the region, or @fd is no eventfd. -EBADF: @fd is not open.
- * -EEXIST: there is the same doorbell, or a device of KVM's is where the region is seen.
- * -ENOSPC: too many doorbells, or KVM's bus is full. -EIO.
+ * -EEXIST: there is the same doorbell. -ENOSPC: too many doorbells, or what KVM is to ask about
+ * is longer than GPAMAP_MAX_BUS_LEN. -EIO.
  */
 GPAMAP_API int gpamap_doorbell_add(struct gpamap *map, uint32_t region, uint64_t offset,
 				   uint32_t len, int fd);
@@ -399,10 +399,9 @@ GPAMAP_API int gpamap_batch_doorbell_remove_match(struct gpamap_batch *batch,
  * without the VMM; struct gpamap_register tells how. Accesses that are for none of them
  * leave to the VMM. That a register was written is told by a doorbell at its offset.
  *
- * -ENOENT: no such region. -EEXIST: it has registers, or a device of KVM's is where it is
- * seen. -EOPNOTSUPP: it is of another kind, or an unknown kind of register. -EINVAL: an
- * offset, length or value that cannot be, or registers that overlap. -ENOSPC: KVM's bus is
- * full. -EIO.
+ * -ENOENT: no such region. -EEXIST: it has registers. -EOPNOTSUPP: it is of another kind, or
+ * an unknown kind of register. -EINVAL: an offset, length or value that cannot be, or registers
+ * that overlap. -ENOSPC: GPAMAP_MAX_BUS_LEN. -EIO.
  */
 GPAMAP_API int gpamap_registers_set(struct gpamap *map, uint32_t region,
 				    const struct gpamap_register *registers, uint32_t nr);
@@ -497,9 +496,8 @@ GPAMAP_API int gpamap_drain(struct gpamap *map);
  * From now on writes to io region @region that are for no register and ring no doorbell are
  * posted to ring @ring, or leave if it is full. struct gpamap_post has the rules.
  *
- * -ENOENT: no such region, or no such ring. -EEXIST: it posts already, or a device of KVM's
- * is where it is seen. -EBUSY: it has a handler. -EOPNOTSUPP: it is of another kind.
- * -ENOSPC: KVM's bus is full. -EIO.
+ * -ENOENT: no such region, or no such ring. -EEXIST: it posts already. -EBUSY: it has a
+ * handler. -EOPNOTSUPP: it is of another kind. -ENOSPC: GPAMAP_MAX_BUS_LEN. -EIO.
  */
 GPAMAP_API int gpamap_post_add(struct gpamap *map, uint32_t region, uint32_t ring);
 /** No more. What is pending stays so; -ENOENT if the region does not post. */
@@ -516,10 +514,9 @@ GPAMAP_API int gpamap_batch_post_remove(struct gpamap_batch *batch, uint32_t reg
  * answered in the kernel by the handler @name of another module, such as "acpi-pm-timer".
  * What @arg means, the handler says; 0 if it takes none.
  *
- * -ENOENT: no such region, or no module offers the handler. -EEXIST: the region has one, or
- * a device of KVM's is where it is seen. -EBUSY: it posts its writes. -EOPNOTSUPP: it is of
- * another kind. -EINVAL: the name, or @arg. What the handler says. -ENOSPC: KVM's bus is
- * full. -EIO.
+ * -ENOENT: no such region, or no module offers the handler. -EEXIST: the region has one.
+ * -EBUSY: it posts its writes. -EOPNOTSUPP: it is of another kind. -EINVAL: the name, or @arg.
+ * What the handler says. -ENOSPC: GPAMAP_MAX_BUS_LEN. -EIO.
  */
 GPAMAP_API int gpamap_handler_set(struct gpamap *map, uint32_t region, const char *name,
 				  uint64_t arg);
@@ -535,7 +532,7 @@ GPAMAP_API int gpamap_batch_handler_remove(struct gpamap_batch *batch, uint32_t 
  * ZEROES and ONES are for io and reserved regions; struct gpamap_policy has the rules.
  *
  * -ENOENT: no such region. -EOPNOTSUPP: not for this kind of region, or an unknown policy.
- * -ENOSPC, -EEXIST: KVM's bus. -EIO.
+ * -ENOSPC: GPAMAP_MAX_BUS_LEN. -EIO.
  */
 GPAMAP_API int gpamap_policy_set(struct gpamap *map, uint32_t region, uint32_t policy);
 /** The same as an operation of a batch. */

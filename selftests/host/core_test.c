@@ -1007,6 +1007,153 @@ TEST(no_slot_where_nobody_can_address_it)
 	}
 }
 
+/* Addresses by which lists of stretches are compared with sets of bits. */
+#define NR_BITS 200
+
+static struct gpamap_extents *random_extents(bool *bits, u32 n)
+{
+	struct gpamap_extents *list = gpamap_extents_alloc(n);
+	u32 i, at;
+
+	memset(bits, 0, NR_BITS);
+	for (i = 0; list && i < n; i++) {
+		u64 start = rnd() % NR_BITS, last = start + rnd() % 8;
+
+		last = min(last, (u64)NR_BITS - 1);
+		list->extents[list->nr++] = (struct gpamap_extent){ start, last };
+		for (at = start; at <= last; at++)
+			bits[at] = true;
+	}
+	if (list)
+		gpamap_extents_sort(list);
+	return list;
+}
+
+/* The list is what the bits are, by address, and none touches the next. */
+static bool extents_are(const struct gpamap_extents *list, const bool *bits)
+{
+	u32 i, at = 0;
+
+	for (i = 0; i < list->nr; i++) {
+		for (; at < list->extents[i].start; at++)
+			if (bits[at])
+				return false;
+		for (; at <= list->extents[i].last; at++)
+			if (at == NR_BITS || !bits[at])
+				return false;
+		if (at < NR_BITS && bits[at])
+			return false;
+	}
+	for (; at < NR_BITS; at++)
+		if (bits[at])
+			return false;
+	return true;
+}
+
+/* Fewest gaps, by closing the shortest: by trying all lengths. */
+static u32 join_bits(bool *bits, const bool *others, u32 nr, u32 max)
+{
+	u32 len, at, end, i;
+
+	for (len = 1; len < NR_BITS; len++) {
+		for (at = 1; at < NR_BITS && nr > max; at = end) {
+			bool foreign = false;
+
+			end = at + 1;
+			if (bits[at] || !bits[at - 1])
+				continue;
+			while (end < NR_BITS && !bits[end])
+				end++;
+			for (i = at; i < end; i++)
+				foreign |= others[i];
+			if (end == NR_BITS || foreign || end - at != len)
+				continue;
+			memset(bits + at, true, len);
+			nr--;
+		}
+	}
+	return nr;
+}
+
+TEST(extents_equal_the_model)
+{
+	bool bits[NR_BITS], taken[NR_BITS], cut_bits[NR_BITS];
+	u64 seed = env("SEED", getpid() * 2654435761UL + 1);
+	u32 round, i, cuts = 0, joins = 0;
+
+	TH_LOG("SEED=%llu", seed);
+	rnd_state = seed;
+	for (round = 0; round < 3000 && _metadata->passed; round++) {
+		struct gpamap_extents *list = random_extents(bits, rnd() % 30);
+		struct gpamap_extents *others = random_extents(taken, rnd() % 30);
+		u64 max_len = 1 + rnd() % 20;
+		struct gpamap_cut cut = { .list = list, .others = others, .max_len = max_len };
+		struct gpamap_extent piece, before = { 0 };
+		u32 max = 1 + rnd() % 10, nr;
+
+		ASSERT_NE(NULL, list);
+		ASSERT_NE(NULL, others);
+		EXPECT_TRUE(extents_are(list, bits));
+		for (i = 0; i < NR_BITS; i++) {
+			u64 last = min((u64)i + rnd() % 5, (u64)NR_BITS - 1);
+			bool meets = memchr(bits + i, true, last - i + 1);
+
+			EXPECT_EQ(meets, gpamap_extents_meet(list, i, last));
+		}
+		nr = join_bits(bits, taken, list->nr, max);
+		joins += nr != list->nr;
+		ASSERT_EQ(0, gpamap_extents_join(list, others, max));
+		EXPECT_EQ(nr, list->nr);
+		EXPECT_TRUE(extents_are(list, bits));
+
+		memset(cut_bits, 0, sizeof(cut_bits));
+		for (nr = 0; gpamap_cut_next(&cut, &piece); nr++) {
+			EXPECT_TRUE(piece.start <= piece.last && piece.last < NR_BITS);
+			EXPECT_TRUE(!nr || piece.start > before.last);
+			EXPECT_TRUE(piece.last - piece.start < max_len);
+			for (i = piece.start; i <= piece.last; i++)
+				cut_bits[i] = true;
+			before = piece;
+		}
+		for (i = 0; i < NR_BITS; i++) {
+			EXPECT_EQ(bits[i] && !taken[i], cut_bits[i]);
+			cuts += bits[i] && taken[i];
+		}
+		kvfree(list);
+		kvfree(others);
+		if (!_metadata->passed)
+			TH_LOG("round %u", round);
+	}
+	EXPECT_LT(1000u, cuts);
+	EXPECT_LT(1000u, joins);
+}
+
+/* At the ends of what there is. */
+TEST(extents_at_the_ends)
+{
+	struct gpamap_extents *list = gpamap_extents_alloc(4), *none = gpamap_extents_alloc(1);
+	struct gpamap_cut cut = { .list = list, .others = none, .max_len = 1ULL << 63 };
+	struct gpamap_extent piece;
+
+	ASSERT_NE(NULL, list);
+	ASSERT_NE(NULL, none);
+	gpamap_extents_add(list, 0, U64_MAX);
+	gpamap_extents_add(list, 5, 9);
+	EXPECT_EQ(1u, list->nr);
+	EXPECT_TRUE(gpamap_extents_meet(list, U64_MAX, U64_MAX));
+	EXPECT_TRUE(gpamap_cut_next(&cut, &piece));
+	EXPECT_EQ((1ULL << 63) - 1, piece.last);
+	EXPECT_TRUE(gpamap_cut_next(&cut, &piece));
+	EXPECT_EQ(U64_MAX, piece.last);
+	EXPECT_FALSE(gpamap_cut_next(&cut, &piece));
+	/* All of it is another's. */
+	gpamap_extents_add(none, 0, U64_MAX);
+	cut = (struct gpamap_cut){ .list = list, .others = none, .max_len = 1 };
+	EXPECT_FALSE(gpamap_cut_next(&cut, &piece));
+	kvfree(list);
+	kvfree(none);
+}
+
 /* Rules 23 and 24: what is a slot, and which are read-only. */
 TEST(rule_23_24_kinds_of_slots)
 {

@@ -90,7 +90,8 @@ enum {
 #define GPAMAP_MAX_DOORBELLS 65536	/* doorbells of a map */
 #define GPAMAP_MAX_SAME_DOORBELLS 64	/* with one offset and value, or none */
 #define GPAMAP_MAX_EXIT_PAGES 64	/* pages of struct gpamap_exit */
-#define GPAMAP_MAX_BUS_RANGES 512	/* of KVM's bus for memory, and of that for ports */
+#define GPAMAP_MAX_BUS_RANGES 512	/* stretches of a bus of KVM's; more are joined */
+#define GPAMAP_MAX_BUS_LEN (1ULL << 42)	/* how long they can be together */
 #define GPAMAP_MAX_RINGS 64	/* rings of a map */
 #define GPAMAP_MIN_RING_ENTRIES 16	/* of one ring, */
 #define GPAMAP_MAX_RING_ENTRIES 65536	/* a power of two between these */
@@ -231,9 +232,15 @@ enum gpamap_region_flags {
  *	places in their pages, so that no memslot can show it. Each access of a guest's is done
  *	by the kernel by itself, which is slow, and no instruction can be fetched from there.
  *	If no guest has chosen the address, the host memory is not where it should be
+ * @GPAMAP_RANGE_SHADOWED: A device of KVM's own (an interrupt controller, an ioeventfd, a
+ *	coalesced zone) has addresses of the range at this moment, in a space that the VM looks
+ *	at. KVM asks that device, and not what the range shows, about accesses to these; all
+ *	else of the range is as it should be. Where a memslot is the slot is before the device.
+ *	Told by GPAMAP_QUERY and GPAMAP_LOOKUP, not with an exit
  */
 enum gpamap_range_flags {
 	GPAMAP_RANGE_UNALIGNED = 1 << 16,
+	GPAMAP_RANGE_SHADOWED = 1 << 17,
 };
 
 /**
@@ -292,8 +299,7 @@ enum gpamap_space_kind {
  *	in struct gpamap_policy.
  * @GPAMAP_OP_UNTIE: Untie from region @id all that @mask (enum gpamap_tie_mask) names, be it
  *	much or nothing. ENOENT no such region; EOPNOTSUPP an unknown bit; EINVAL an empty
- *	mask. ENOSPC one stretch on KVM's bus becomes more than there is room for: of many
- *	regions that touch every other one is untied.
+ *	mask.
  */
 enum gpamap_op_code {
 	GPAMAP_OP_REGION = 1,
@@ -669,14 +675,17 @@ enum gpamap_doorbell_flags {
  * without MATCH, or to match with any length, the write would reach beyond the
  * region, or @fd is no eventfd. EBADF @fd is not open. EEXIST there is the same doorbell
  * (same region, offset, length, flags, value and eventfd). ENOSPC
- * GPAMAP_MAX_DOORBELLS or GPAMAP_MAX_SAME_DOORBELLS, or GPAMAP_MAX_BUS_RANGES, or KVM's bus
- * is full, or more than twice GPAMAP_MAX_SAME_DOORBELLS come and go in one batch. EEXIST
- * another device of KVM's (its ioeventfd, coalesced zone, interrupt controllers) is where the
- * region is. EIO the map is broken, or the VM belongs to another process.
+ * GPAMAP_MAX_DOORBELLS or GPAMAP_MAX_SAME_DOORBELLS, or more than twice
+ * GPAMAP_MAX_SAME_DOORBELLS come and go in one batch, or GPAMAP_MAX_BUS_LEN (below). EIO the map
+ * is broken, or the VM belongs to another process.
  *
- * The last but one, and ENOSPC for the same reason, are errors of GPAMAP_APPLY and
- * GPAMAP_ATTACH too, when they show a region that has doorbells, registers, a handler or a
- * policy or posts its writes, or memory in pages that are only in part memory.
+ * Where a region is seen that has doorbells, registers, a handler or a policy or posts its
+ * writes, and memory that no memslot can show, KVM asks the module. Those places may not be
+ * longer than GPAMAP_MAX_BUS_LEN together: ENOSPC, of GPAMAP_APPLY and GPAMAP_ATTACH too. Where
+ * they are does not matter, nor how many there are. Devices of KVM's own keep their addresses
+ * (GPAMAP_RANGE_SHADOWED). Of more than GPAMAP_MAX_BUS_RANGES stretches those with the shortest
+ * gaps between them are joined: accesses in such a gap leave as before, after KVM has asked for
+ * nothing.
  */
 struct gpamap_doorbell {
 	__u32 size;
@@ -760,7 +769,7 @@ enum gpamap_registers_flags {
  * EOPNOTSUPP it is not an io region, or an unknown kind. EINVAL an offset, length, value or
  * number that cannot be, registers that overlap or are beyond the end of the region. E2BIG
  * @register_size is larger than a page, or bytes from the future are not zero. And, as for
- * GPAMAP_DOORBELL, ENOSPC and EEXIST of KVM's bus, and EIO.
+ * GPAMAP_DOORBELL, ENOSPC of GPAMAP_MAX_BUS_LEN, and EIO.
  */
 struct gpamap_registers {
 	__u32 size;
@@ -804,7 +813,7 @@ enum gpamap_handler_flags {
  * EEXIST the region has one. EBUSY it posts its writes (GPAMAP_POST). EOPNOTSUPP it is no io
  * region. EINVAL a name that cannot be.
  * Whatever the handler says, of @arg for instance (EINVAL if it takes none). And, as for
- * GPAMAP_DOORBELL, ENOSPC and EEXIST of KVM's bus, and EIO.
+ * GPAMAP_DOORBELL, ENOSPC of GPAMAP_MAX_BUS_LEN, and EIO.
  */
 struct gpamap_handler {
 	__u32 size;
@@ -853,7 +862,7 @@ enum gpamap_policy_kind {
  * writes to what cannot be written.
  *
  * Errors: ENOENT no such region. EOPNOTSUPP an unknown policy, or one that is not for
- * regions of this kind. And, as for GPAMAP_DOORBELL, ENOSPC and EEXIST of KVM's bus, and
+ * regions of this kind. And, as for GPAMAP_DOORBELL, ENOSPC of GPAMAP_MAX_BUS_LEN, and
  * EIO.
  */
 struct gpamap_policy {
@@ -1062,7 +1071,7 @@ enum gpamap_post_flags {
  * Errors: ENOENT no such region, no such ring, or the region does not post (REMOVE). EEXIST
  * it posts already. EBUSY it has a handler. EOPNOTSUPP it is not an io region. EINVAL @ring
  * is given with REMOVE.
- * And, as for GPAMAP_DOORBELL, ENOSPC and EEXIST of KVM's bus, and EIO.
+ * And, as for GPAMAP_DOORBELL, ENOSPC of GPAMAP_MAX_BUS_LEN, and EIO.
  */
 struct gpamap_post {
 	__u32 size;
