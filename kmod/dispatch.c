@@ -272,7 +272,10 @@ static enum gpamap_answer write_io(const struct gpamap_access *a,
 	return io->now.ring ? GPAMAP_ANSWER_EXIT : GPAMAP_ANSWER_LATER;
 }
 
-/* A write of which only the place is known yet. If it is not done here, all of it comes. */
+/*
+ * An access of which only the place is known yet, a write if the VMM was right about that. If it is
+ * not done here, all of it comes.
+ */
 static enum gpamap_answer write_io_fast(const struct gpamap_range *range, struct gpamap_io *io,
 					u64 offset)
 {

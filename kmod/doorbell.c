@@ -27,6 +27,7 @@ struct bell {
 	u64 value;
 	u32 len;			/* 0: any */
 	bool match;
+	bool fast;			/* on the fast bus; nobody reads there */
 	bool leaving;			/* operations do not see it any more */
 	/* For vCPUs: changed when none is in an access. */
 	u8 rung_by;			/* ANY_VALUE, ITS_VALUE or NOTHING, being not live yet */
@@ -96,8 +97,8 @@ u32 gpamap_doorbell_ring(const struct gpamap_io *io, u64 offset, u32 len, u64 va
 }
 
 /*
- * As gpamap_doorbell_ring() for a write of which length and value are not known: none, unless
- * all that can be at the offset is rung whatever these are.
+ * As gpamap_doorbell_ring() for an access of which only the place is known, and that may be a
+ * read: none, unless all that is at the offset was made for that.
  */
 u32 gpamap_doorbell_ring_any(const struct gpamap_io *io, u64 offset)
 {
@@ -109,7 +110,7 @@ u32 gpamap_doorbell_ring_any(const struct gpamap_io *io, u64 offset)
 	/* Pairs with bell_link(). */
 	bell = smp_load_acquire(&bells->heads[hash_bell(bells, offset, false, 0)]);
 	for (; bell; bell = READ_ONCE(bell->next[bells->link]))
-		if (bell->offset == offset && bell->len && bell->rung_by != NOTHING)
+		if (bell->offset == offset && !bell->fast && bell->rung_by != NOTHING)
 			return 0;
 	return ring_chain(bells, offset, 0, false, 0);
 }
@@ -332,12 +333,13 @@ static int bell_add(struct gpamap_tie *tie, struct eventfd_ctx *eventfd)
 	bell->value = op->value;
 	bell->len = op->len;
 	bell->match = op_match(op);
+	bell->fast = op->flags & GPAMAP_DOORBELL_FAST;
 	bell->rung_by = NOTHING;
 	bell_link(io->next.bells, bell);
 	tie->undo->tie = bell;
 	tie->undo->table = io->next.bells;
 	io->nr_bells++;
-	io->nr_any += !bell->len;
+	io->nr_fast += bell->fast;
 	tie->ties->nr_doorbells++;
 	return 0;
 }
@@ -348,7 +350,7 @@ static void bell_remove(struct gpamap_tie *tie, struct bell *bell)
 	tie->undo->tie = bell;
 	tie->undo->table = tie->io->next.bells;
 	tie->io->nr_bells--;
-	tie->io->nr_any -= !bell->len;
+	tie->io->nr_fast -= bell->fast;
 	tie->ties->nr_doorbells--;
 }
 
@@ -360,6 +362,9 @@ static bool is_remove(const struct gpamap_undo *undo)
 static int doorbell_check(const struct gpamap_op *op)
 {
 	if (op->len > 8 || (op->len & (op->len - 1)))
+		return -EINVAL;
+	if (op->flags & GPAMAP_DOORBELL_FAST &&
+	    (op->len || op->flags & (GPAMAP_DOORBELL_MATCH | GPAMAP_DOORBELL_REMOVE)))
 		return -EINVAL;
 	if (!op_match(op))
 		return op->value ? -EINVAL : 0;
@@ -415,12 +420,12 @@ static void doorbell_undo(struct gpamap_ties *ties, struct gpamap_io *io,
 	if (is_remove(undo)) {
 		bell->leaving = false;
 		io->nr_bells++;
-		io->nr_any += !bell->len;
+		io->nr_fast += bell->fast;
 		ties->nr_doorbells++;
 		return;
 	}
 	io->nr_bells--;
-	io->nr_any -= !bell->len;
+	io->nr_fast -= bell->fast;
 	ties->nr_doorbells--;
 	bell_unlink(undo->table, bell);
 	if (undo->old_table) {
@@ -450,7 +455,7 @@ static void doorbell_finish(struct gpamap_undo *undo)
 
 const struct gpamap_tie_kind gpamap_doorbell_kind = {
 	.fields = GPAMAP_F_FLAGS | GPAMAP_F_OFFSET | GPAMAP_F_VALUE | GPAMAP_F_LEN | GPAMAP_F_FD,
-	.flags = GPAMAP_DOORBELL_MATCH | GPAMAP_DOORBELL_REMOVE,
+	.flags = GPAMAP_DOORBELL_MATCH | GPAMAP_DOORBELL_REMOVE | GPAMAP_DOORBELL_FAST,
 	.remove = GPAMAP_DOORBELL_REMOVE,
 	.regions = BIT(GPAMAP_REGION_IO) | BIT(GPAMAP_REGION_ROM) | BIT(GPAMAP_REGION_ROMD) |
 		   BIT(GPAMAP_REGION_RESERVED),

@@ -53,10 +53,10 @@ static void list_add_range(struct gpamap_extents *list, const struct gpamap_rang
 		list_add_partial(list, range);
 }
 
-/* Whether a write can be done of which only the place is known. */
+/* Whether an access can be answered of which only the place is known. */
 static bool is_fast(const struct gpamap_range *range)
 {
-	return range->region->ties && range->region->ties->nr_any;
+	return range->region->ties && range->region->ties->nr_fast;
 }
 
 /* Adds the stretches of a view of which KVM is to ask. For the fast bus: and only those. */

@@ -279,7 +279,7 @@ void gpamap_ties_finish(const struct gpamap_txn *txn)
 struct untied {
 	u32 mask;
 	u32 nr_bells;
-	u32 nr_any;
+	u32 nr_fast;
 	struct gpamap_io_state state;
 };
 
@@ -301,14 +301,14 @@ static int untie_apply(struct gpamap_tie *tie)
 	*untied = (struct untied){
 		.mask = tie->op->mask,
 		.nr_bells = io->nr_bells,
-		.nr_any = io->nr_any,
+		.nr_fast = io->nr_fast,
 		.state = io->next,
 	};
 	tie->undo->tie = untied;
 	if (untied->mask & GPAMAP_TIE_DOORBELLS) {
 		tie->ties->nr_doorbells -= io->nr_bells;
 		io->nr_bells = 0;
-		io->nr_any = 0;
+		io->nr_fast = 0;
 		io->next.bells = NULL;
 	}
 	if (untied->mask & GPAMAP_TIE_REGISTERS)
@@ -340,7 +340,7 @@ static void untie_undo(struct gpamap_ties *ties, struct gpamap_io *io,
 	if (untied->mask & GPAMAP_TIE_RING && untied->state.ring)
 		gpamap_ring_join(untied->state.ring);
 	io->nr_bells = untied->nr_bells;
-	io->nr_any = untied->nr_any;
+	io->nr_fast = untied->nr_fast;
 	io->next = untied->state;
 	kfree(untied);
 }

@@ -56,7 +56,7 @@ struct gpamap_io {
 	struct gpamap_io_state now;	/* vCPUs read it; changed when none does */
 	struct gpamap_io_state next;	/* under the lock of the map */
 	u32 nr_bells;			/* in next */
-	u32 nr_any;			/* of them take any length */
+	u32 nr_fast;			/* of them are on the fast bus */
 
 	/* Written by all vCPUs, so not beside what they only read. */
 	atomic64_t counts[GPAMAP_NR_COUNTS] ____cacheline_aligned_in_smp;

@@ -366,6 +366,13 @@ GPAMAP_API int gpamap_batch_io_tied(struct gpamap_batch *batch, uint32_t id,
  */
 GPAMAP_API int gpamap_doorbell_add(struct gpamap *map, uint32_t region, uint64_t offset,
 				   uint32_t len, int fd);
+/**
+ * As gpamap_doorbell_add(), for a write of any length to a register that the guest only writes,
+ * and never over the end of the region: cheaper where the processor lets KVM ask before it
+ * decodes the instruction (GPAMAP_DOORBELL_FAST). gpamap_doorbell_remove() with @len 0 takes it away.
+ */
+GPAMAP_API int gpamap_doorbell_add_fast(struct gpamap *map, uint32_t region, uint64_t offset,
+					int fd);
 /** As gpamap_doorbell_add(), for a write of @value only; @len must not be 0. */
 GPAMAP_API int gpamap_doorbell_add_match(struct gpamap *map, uint32_t region,
 					 uint64_t offset, uint32_t len, uint64_t value,
@@ -383,6 +390,8 @@ GPAMAP_API int gpamap_doorbells_clear(struct gpamap *map, uint32_t region);
 /** The same as operations of a batch. */
 GPAMAP_API int gpamap_batch_doorbell(struct gpamap_batch *batch, uint32_t region,
 				     uint64_t offset, uint32_t len, int fd);
+GPAMAP_API int gpamap_batch_doorbell_fast(struct gpamap_batch *batch, uint32_t region,
+					  uint64_t offset, int fd);
 GPAMAP_API int gpamap_batch_doorbell_match(struct gpamap_batch *batch, uint32_t region,
 					   uint64_t offset, uint32_t len, uint64_t value,
 					   int fd);

@@ -47,6 +47,12 @@ int gpamap_batch_doorbell(struct gpamap_batch *batch, uint32_t region, uint64_t 
 	return batch_doorbell(batch, 0, region, offset, len, 0, fd);
 }
 
+int gpamap_batch_doorbell_fast(struct gpamap_batch *batch, uint32_t region, uint64_t offset,
+			       int fd)
+{
+	return batch_doorbell(batch, GPAMAP_DOORBELL_FAST, region, offset, 0, 0, fd);
+}
+
 int gpamap_batch_doorbell_match(struct gpamap_batch *batch, uint32_t region,
 				uint64_t offset, uint32_t len, uint64_t value, int fd)
 {
@@ -73,6 +79,15 @@ int gpamap_doorbell_add(struct gpamap *map, uint32_t region, uint64_t offset, ui
 	struct gpamap_batch batch = BATCH_OF_ONE(&op);
 
 	gpamap_batch_doorbell(&batch, region, offset, len, fd);
+	return apply_one(map, &batch);
+}
+
+int gpamap_doorbell_add_fast(struct gpamap *map, uint32_t region, uint64_t offset, int fd)
+{
+	struct gpamap_op op;
+	struct gpamap_batch batch = BATCH_OF_ONE(&op);
+
+	gpamap_batch_doorbell_fast(&batch, region, offset, fd);
 	return apply_one(map, &batch);
 }
 

@@ -627,10 +627,14 @@ struct gpamap_watch {
  * enum gpamap_doorbell_flags - What a doorbell is like, and what is done with it
  * @GPAMAP_DOORBELL_MATCH: It rings only when @value is written
  * @GPAMAP_DOORBELL_REMOVE: Take the doorbell away that all other members describe
+ * @GPAMAP_DOORBELL_FAST: The guest only writes here, and never over the end of the region: KVM
+ *	may ask before it knows what the access is, see below. With @len 0, and without the
+ *	two others (EINVAL)
  */
 enum gpamap_doorbell_flags {
 	GPAMAP_DOORBELL_MATCH = 1 << 0,
 	GPAMAP_DOORBELL_REMOVE = 1 << 1,
+	GPAMAP_DOORBELL_FAST = 1 << 2,
 };
 
 /**
@@ -657,12 +661,14 @@ enum gpamap_doorbell_flags {
  * are rung; a write that rings none, and every read, is for what else is tied to the region,
  * or leaves to the VMM.
  *
- * Where the processor allows it (Intel's; with newer kernels AMD's too) KVM asks about a
- * write before it knows length and value, which spares decoding the instruction, and cannot
- * tell a read from it either. It is answered then if a doorbell of length 0 is at the offset
- * and none of another length, and the region is no memory and has no doorbell with a value, no
- * registers, no handler and no policy that answers. A read of such an offset rings, too, and
- * gives the guest nothing: the instruction is passed over.
+ * What an access does is the same on all processors, but for GPAMAP_DOORBELL_FAST: where the
+ * processor allows it (Intel's; with newer kernels AMD's too) KVM asks about an access that
+ * begins there before it knows length and value, which spares decoding the instruction, and
+ * cannot tell a read from a write either. All doorbells at the offset are rung then, if all of
+ * them are fast and the region is no memory and has no doorbell with a value, no registers, no
+ * handler and no policy that answers. If the guest breaks what the flag promises, a read rings,
+ * on such processors, and leaves the guest's register as it was, and so does a write over the
+ * end of the region.
  *
  * KVM finds the regions with doorbells on its I/O buses, where each stretch of such
  * regions that touch takes one range (two and more if longer than 1 GiB). A write over the
@@ -672,9 +678,9 @@ enum gpamap_doorbell_flags {
  *
  * Errors: ENOENT no such region, or no such doorbell (REMOVE). EOPNOTSUPP the region
  * is of another kind. EINVAL @len is another, @value has more than @len bytes, is given
- * without MATCH, or to match with any length, the write would reach beyond the
- * region, or @fd is no eventfd. EBADF @fd is not open. EEXIST there is the same doorbell
- * (same region, offset, length, flags, value and eventfd). ENOSPC
+ * without MATCH, or to match with any length, FAST is given with a length, MATCH or REMOVE, the
+ * write would reach beyond the region, or @fd is no eventfd. EBADF @fd is not open. EEXIST there is the same doorbell
+ * (same region, offset, length, value or none, and eventfd; fast or not). ENOSPC
  * GPAMAP_MAX_DOORBELLS or GPAMAP_MAX_SAME_DOORBELLS, or more than twice
  * GPAMAP_MAX_SAME_DOORBELLS come and go in one batch, or GPAMAP_MAX_BUS_LEN (below). EIO the map
  * is broken, or the VM belongs to another process.
