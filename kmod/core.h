@@ -208,6 +208,7 @@ struct gpamap_txn {
 	u32 nr;
 	u32 max;
 	bool spaces_changed;
+	u32 nr_tidy;			/* operations that want slots to be joined */
 
 	/* The operations on what is tied to regions, handed down; NULL where there are none. */
 	const struct gpamap_txn_ties *ties;
@@ -340,8 +341,10 @@ int __must_check gpamap_range_slot(const struct gpamap_range *range, unsigned in
 bool gpamap_slot_serves(const struct gpamap_slot *slot, const struct gpamap_slot *whole,
 			unsigned int page_shift);
 bool gpamap_slot_is_large(u64 npages, unsigned int page_shift);
-u64 gpamap_slot_end(u64 gfn, u64 end, unsigned int page_shift, const u64 *cuts,
-		    u32 nr_cuts);
+bool gpamap_slot_splits_huge(const struct gpamap_slot *whole, u64 gfn,
+			     unsigned int page_shift);
+u64 gpamap_slot_end(const struct gpamap_slot *whole, u64 gfn, u64 end, unsigned int page_shift,
+		    const u64 *cuts, u32 nr_cuts);
 bool gpamap_slot_equal(const struct gpamap_slot *a, const struct gpamap_slot *b);
 
 /* extents.c */

@@ -14,12 +14,20 @@
  * deleted then. A cut costs an operation and a slot, so it is made only for the sake of
  * what is larger than GPAMAP_CUT_BYTES; and where KVM's limit for one slot is reached.
  *
+ * A border between two slots inside of what KVM could map as one huge page takes that from the
+ * guest. So cuts are moved to the borders of the huge page, where there can be one: where it is
+ * all memory of the range, and guest-physical and host addresses are at the same place in it. The
+ * first of a space is no loss: on PCs it is where firmware shows and hides most.
+ *
  * Rules of MEMORY_MODEL kept here: 23 (read-only by path), 24, 29, 32, 37-39.
  */
 #include "core.h"
 
 /* Slots up to this length are not cut ahead: to delete one of them is cheap. */
 #define GPAMAP_CUT_BYTES (1ULL << 20)
+
+/* What KVM maps as one page where it can. */
+#define HUGE_BYTES (1ULL << 21)
 
 /* KVM takes at most 2^31 - 1 pages in a slot. */
 #define MAX_SLOT_PAGES (1ULL << 30)
@@ -127,8 +135,38 @@ bool gpamap_slot_is_large(u64 npages, unsigned int page_shift)
 	return npages > GPAMAP_CUT_BYTES >> page_shift;
 }
 
+/* Whether a border between slots, at page @gfn of what @whole covers, is inside of a huge page. */
+bool gpamap_slot_splits_huge(const struct gpamap_slot *whole, u64 gfn, unsigned int page_shift)
+{
+	u64 nr = HUGE_BYTES >> page_shift, first = gfn & ~(nr - 1);
+	u64 start = whole->gpa >> page_shift;
+
+	return first != gfn && !((whole->hva - whole->gpa) & (HUGE_BYTES - 1)) &&
+	       first >= start && first + nr <= start + whole->npages;
+}
+
+/* The next page behind @at where it should be cut; @i is that of a cut that is not before it. */
+static u64 next_cut(const struct gpamap_slot *whole, u64 at, u64 end, unsigned int page_shift,
+		    const u64 *cuts, u32 nr_cuts, u32 *i)
+{
+	u64 nr = HUGE_BYTES >> page_shift, cut;
+
+	for (; *i < nr_cuts; ++*i) {
+		cut = cuts[*i];
+		if (cut >= nr && gpamap_slot_splits_huge(whole, cut, page_shift)) {
+			cut &= ~(nr - 1);
+			if (cut <= at)
+				cut += nr;
+		}
+		if (cut > at)
+			return min(cut, end);
+	}
+	return end;
+}
+
 /**
  * gpamap_slot_end() - Where the first slot ends of those that are to cover a piece
+ * @whole: All of the range that it is a piece of
  * @gfn: First page of the piece
  * @end: The page behind it
  * @page_shift: Of the host's pages
@@ -137,8 +175,8 @@ bool gpamap_slot_is_large(u64 npages, unsigned int page_shift)
  *
  * Return: the page behind the slot. The rest is a piece in its turn.
  */
-u64 gpamap_slot_end(u64 gfn, u64 end, unsigned int page_shift, const u64 *cuts,
-		    u32 nr_cuts)
+u64 gpamap_slot_end(const struct gpamap_slot *whole, u64 gfn, u64 end, unsigned int page_shift,
+		    const u64 *cuts, u32 nr_cuts)
 {
 	u64 next = gfn, cut;
 	u32 lo = 0, hi = nr_cuts;
@@ -155,14 +193,16 @@ u64 gpamap_slot_end(u64 gfn, u64 end, unsigned int page_shift, const u64 *cuts,
 	/* Up to it, and on to the next as long as the slot stays small. */
 	if (gpamap_slot_is_large(end - gfn, page_shift)) {
 		for (; next < end; next = cut) {
-			cut = lo < nr_cuts ? min(cuts[lo++], end) : end;
+			cut = next_cut(whole, next, end, page_shift, cuts, nr_cuts, &lo);
 			if (next > gfn && gpamap_slot_is_large(cut - gfn, page_shift))
 				break;
 		}
 	} else {
 		next = end;
 	}
-	return min(next, gfn + MAX_SLOT_PAGES);
+	if (next - gfn <= MAX_SLOT_PAGES)
+		return next;
+	return (gfn + MAX_SLOT_PAGES) & ~((HUGE_BYTES >> page_shift) - 1);
 }
 
 bool gpamap_slot_equal(const struct gpamap_slot *a, const struct gpamap_slot *b)

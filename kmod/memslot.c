@@ -5,9 +5,15 @@
  * A plan is made from the changes of views, so its cost is that of the change. The slots
  * of a range that a view loses are kept if a range that it gets can use them as they are;
  * slots are created only for the gaps between. So what was split stays split, and what
- * comes and goes at the same place costs one operation each time. New slots are cut
- * ahead (diff.c). Where the ids do not suffice for that, the address space is planned
- * anew with as few slots as there can be.
+ * comes and goes at the same place costs one operation each time, with two exceptions. Where
+ * slots meet inside of what KVM could map as one huge page, they are joined, and the guest has a
+ * huge page again for an operation or two; unless something is there that can be expected to
+ * come again (it is only disabled). And a range that has many more slots than
+ * it would have if it were new (MAX_SPLIT) gets those, so that memory that grows piece by piece
+ * ends as few slots; each slot that is deleted for that was made by an operation of its own.
+ *
+ * New slots are cut ahead (diff.c). Where the ids do not suffice for that, the address space is
+ * planned anew with as few slots as there can be; with cuts ahead, when GPAMAP_OP_TIDY asks for it.
  *
  * All deletes come before all moves, and these before all creates (rule 31), in all
  * address spaces, so no new slot meets an old one of ours. A move is a delete and a
@@ -158,6 +164,9 @@ static int old_next(struct old_slots *old)
 	return 0;
 }
 
+/* So many slots more than it needs a range may have. */
+#define MAX_SPLIT 16
+
 /* What a plan is being made for. */
 struct planner {
 	struct gpamap_plan *plan;
@@ -171,6 +180,8 @@ struct planner {
 	u64 *cuts;			/* there; once they are needed */
 	u32 nr_cuts;
 	bool has_cuts;
+
+	struct gpamap_slot_list old;	/* where the range lies that is being planned */
 };
 
 /* Finds the cuts for all that comes, when the first large piece does. */
@@ -194,7 +205,7 @@ static int plan_new(struct planner *p, const struct gpamap_slot *whole, u64 gfn,
 		rc = find_cuts(p);
 	for (; !rc && gfn < end; gfn = next) {
 		cond_resched();
-		next = gpamap_slot_end(gfn, end, PAGE_SHIFT, p->cuts, p->nr_cuts);
+		next = gpamap_slot_end(whole, gfn, end, PAGE_SHIFT, p->cuts, p->nr_cuts);
 		if (p->plan->come.nr == p->max_come)
 			return -ENOSPC;
 		slot = kmemdup(whole, sizeof(*whole), GPAMAP_GFP);
@@ -213,31 +224,172 @@ static int plan_new(struct planner *p, const struct gpamap_slot *whole, u64 gfn,
 	return rc;
 }
 
+/*
+ * The page behind the piece of @whole that begins at @gfn: an old slot that can be kept, @i is then
+ * its number, or a gap before the next of these, and then it is @p->old.nr.
+ */
+static u64 piece_end(const struct planner *p, const struct gpamap_slot *whole, u64 gfn,
+		     u32 *next, u32 *i)
+{
+	const struct gpamap_slot *slot = NULL;
+
+	for (; *next < p->old.nr; ++*next) {
+		slot = p->old.slots[*next];
+		if (gpamap_slot_serves(slot, whole, PAGE_SHIFT))
+			break;
+		slot = NULL;
+	}
+	*i = p->old.nr;
+	if (!slot)
+		return slot_end(whole);
+	if (slot_gfn(slot) > gfn)
+		return slot_gfn(slot);
+	*i = (*next)++;
+	return slot_end(slot);
+}
+
+/* Whether slots that meet at @gfn should not. */
+static bool is_bad_border(const struct planner *p, const struct gpamap_slot *whole, u64 gfn)
+{
+	u32 lo = 0, hi = p->nr_cuts;
+
+	if (!gpamap_slot_splits_huge(whole, gfn, PAGE_SHIFT))
+		return false;
+	while (lo < hi) {
+		u32 mid = lo + (hi - lo) / 2;
+
+		if (p->cuts[mid] == gfn)
+			return false;
+		if (p->cuts[mid] < gfn)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return true;
+}
+
+/*
+ * The page behind the pieces from @gfn on that are to be one, for the borders between them are
+ * inside of huge pages. If it is one piece that is an old slot, @keep is its number, else
+ * p->old.nr.
+ */
+static u64 joined_end(const struct planner *p, const struct gpamap_slot *whole, u64 gfn,
+		      u32 *next, u32 *keep)
+{
+	u64 end = piece_end(p, whole, gfn, next, keep);
+	u32 i;
+
+	while (end < slot_end(whole) && is_bad_border(p, whole, end)) {
+		cond_resched();
+		end = piece_end(p, whole, end, next, &i);
+		*keep = p->old.nr;
+	}
+	return end;
+}
+
+/* Whether a range would have too many slots for what it is. Joining needs to know the cuts, too. */
+static int is_split(struct planner *p, const struct gpamap_slot *whole, bool *split)
+{
+	u64 gfn = slot_gfn(whole), end = slot_end(whole);
+	u32 nr = 0, next = 0, keep;
+	bool bad = false;
+	int rc;
+
+	*split = false;
+	while (gfn < end) {
+		cond_resched();
+		gfn = piece_end(p, whole, gfn, &next, &keep);
+		bad |= gfn < end && is_bad_border(p, whole, gfn);
+		nr++;
+	}
+	if (!bad && nr <= MAX_SPLIT)
+		return 0;
+	rc = find_cuts(p);
+	if (rc)
+		return rc;
+	nr = 0;
+	next = 0;
+	for (gfn = slot_gfn(whole); gfn < end; ) {
+		gfn = joined_end(p, whole, gfn, &next, &keep);
+		nr++;
+	}
+	for (gfn = slot_gfn(whole); gfn < end && nr > MAX_SPLIT; nr--) {
+		cond_resched();
+		gfn = gpamap_slot_end(whole, gfn, end, PAGE_SHIFT, p->cuts, p->nr_cuts);
+	}
+	*split = nr > MAX_SPLIT;
+	return 0;
+}
+
 /* Keeps of the old slots in a new range what can be kept, and fills the gaps. */
+static int plan_pieces(struct planner *p, const struct gpamap_slot *whole)
+{
+	u64 gfn = slot_gfn(whole), end = slot_end(whole), first;
+	u32 next = 0, gone = 0, keep;
+	bool split;
+	int rc;
+
+	rc = is_split(p, whole, &split);
+	while (!rc && gfn < end) {
+		first = gfn;
+		if (split) {
+			gfn = end;
+			keep = p->old.nr;
+		} else {
+			gfn = joined_end(p, whole, gfn, &next, &keep);
+		}
+		for (; !rc && gone < p->old.nr && slot_gfn(p->old.slots[gone]) < gfn; gone++)
+			if (gone != keep)
+				rc = list_append(&p->plan->gone, p->old.slots[gone]);
+		if (!rc && keep == p->old.nr)
+			rc = plan_new(p, whole, first, gfn);
+	}
+	return rc;
+}
+
 static int plan_range(struct planner *p, const struct gpamap_range *range,
 		      struct old_slots *old)
 {
 	struct gpamap_slot whole;
-	u64 gfn;
 	int rc;
 
 	rc = gpamap_range_slot(range, PAGE_SHIFT, old->nr_gfns, &whole);
 	if (rc <= 0)
 		return rc;
-	gfn = slot_gfn(&whole);
 	rc = 0;
+	p->old.nr = 0;
 	while (!rc && old->slot && slot_gfn(old->slot) < slot_end(&whole)) {
 		cond_resched();
-		if (gpamap_slot_serves(old->slot, &whole, PAGE_SHIFT)) {
-			rc = plan_new(p, &whole, gfn, slot_gfn(old->slot));
-			gfn = slot_end(old->slot);
-		} else {
-			rc = list_append(&p->plan->gone, old->slot);
-		}
+		rc = list_append(&p->old, old->slot);
 		if (!rc)
 			rc = old_next(old);
 	}
-	return rc ?: plan_new(p, &whole, gfn, slot_end(&whole));
+	return rc ?: plan_pieces(p, &whole);
+}
+
+/* Takes out of the plan, from @gone and @come on, what would be deleted and made again. */
+static void drop_same(struct gpamap_plan *plan, u32 gone, u32 come)
+{
+	u32 g = gone, c = come, nr_gone = gone, nr_come = come;
+
+	while (g < plan->gone.nr || c < plan->come.nr) {
+		struct gpamap_slot *old = g < plan->gone.nr ? plan->gone.slots[g] : NULL;
+		struct gpamap_slot *new = c < plan->come.nr ? plan->come.slots[c] : NULL;
+
+		if (old && new && gpamap_slot_equal(old, new)) {
+			kfree(new);
+			g++;
+			c++;
+		} else if (!new || (old && old->gpa <= new->gpa)) {
+			plan->gone.slots[nr_gone++] = old;
+			g++;
+		} else {
+			plan->come.slots[nr_come++] = new;
+			c++;
+		}
+	}
+	plan->gone.nr = nr_gone;
+	plan->come.nr = nr_come;
 }
 
 /**
@@ -268,7 +420,7 @@ int gpamap_plan_add(struct gpamap_plan *plan, const struct gpamap_vm *vm,
 		.nr_gfns = vm->nr_gfns,
 		.changes = changes,
 	};
-	u32 i;
+	u32 i, gone = plan->gone.nr, come = plan->come.nr;
 	int rc;
 
 	if (changes->nr_come) {
@@ -284,32 +436,10 @@ int gpamap_plan_add(struct gpamap_plan *plan, const struct gpamap_vm *vm,
 			rc = old_next(&old);
 	}
 	kvfree(p.cuts);
+	kvfree(p.old.slots);
+	if (!rc)
+		drop_same(plan, gone, come);
 	return rc;
-}
-
-/* Takes out of the plan, from @gone and @come on, what would be deleted and made again. */
-static void drop_same(struct gpamap_plan *plan, u32 gone, u32 come)
-{
-	u32 g = gone, c = come, nr_gone = gone, nr_come = come;
-
-	while (g < plan->gone.nr || c < plan->come.nr) {
-		struct gpamap_slot *old = g < plan->gone.nr ? plan->gone.slots[g] : NULL;
-		struct gpamap_slot *new = c < plan->come.nr ? plan->come.slots[c] : NULL;
-
-		if (old && new && gpamap_slot_equal(old, new)) {
-			kfree(new);
-			g++;
-			c++;
-		} else if (!new || (old && old->gpa <= new->gpa)) {
-			plan->gone.slots[nr_gone++] = old;
-			g++;
-		} else {
-			plan->come.slots[nr_come++] = new;
-			c++;
-		}
-	}
-	plan->gone.nr = nr_gone;
-	plan->come.nr = nr_come;
 }
 
 /**
@@ -319,19 +449,20 @@ static void drop_same(struct gpamap_plan *plan, u32 gone, u32 come)
  * @slots: What KVM has
  * @as_id: KVM address space of the view, larger than those added before
  * @changes: From nothing to the new view
+ * @root: What the view is of, to cut slots ahead; NULL for not
  *
  * Return: as gpamap_plan_add().
  */
 int gpamap_plan_add_joined(struct gpamap_plan *plan, const struct gpamap_vm *vm,
 			   struct gpamap_slots *slots, u32 as_id,
-			   const struct gpamap_changes *changes)
+			   const struct gpamap_changes *changes, struct gpamap_region *root)
 {
 	u32 gone = plan->gone.nr, come = plan->come.nr;
 	struct gpamap_slot *slot;
 	unsigned long gfn;
 	int rc;
 
-	rc = gpamap_plan_add(plan, vm, slots, as_id, changes, NULL);
+	rc = gpamap_plan_add(plan, vm, slots, as_id, changes, root);
 	if (rc)
 		return rc;
 	xa_for_each(&slots->as[as_id], gfn, slot) {

@@ -44,7 +44,8 @@ int __must_check gpamap_plan_add(struct gpamap_plan *plan, const struct gpamap_v
 int __must_check gpamap_plan_add_joined(struct gpamap_plan *plan,
 					const struct gpamap_vm *vm,
 					struct gpamap_slots *slots, u32 as_id,
-					const struct gpamap_changes *changes);
+					const struct gpamap_changes *changes,
+					struct gpamap_region *root);
 int __must_check gpamap_plan_finish(struct gpamap_plan *plan, struct gpamap_vm *vm,
 				    u32 *short_of);
 bool gpamap_plan_is_empty(const struct gpamap_plan *plan);

@@ -682,6 +682,21 @@ static void undo_tie(struct gpamap_txn *txn, struct gpamap_undo *undo)
 	txn->ties->undo(txn, undo);
 }
 
+/* Nothing of the tree: what it is for, the slots, is done when there are views. */
+static int op_tidy(struct gpamap_txn *txn, const struct gpamap_op *op,
+		   struct gpamap_undo *undo)
+{
+	if (gpamap_op_fields(op))
+		return -EINVAL;
+	txn->nr_tidy++;
+	return 0;
+}
+
+static void undo_tidy(struct gpamap_txn *txn, struct gpamap_undo *undo)
+{
+	txn->nr_tidy--;
+}
+
 static const struct {
 	int (*apply)(struct gpamap_txn *txn, const struct gpamap_op *op,
 		     struct gpamap_undo *undo);
@@ -695,6 +710,7 @@ static const struct {
 	[GPAMAP_OP_SPACE] = { op_space, undo_space },
 	[GPAMAP_OP_SPACE_DESTROY] = { op_space_destroy, undo_space_destroy },
 	[GPAMAP_OP_DOORBELL ... GPAMAP_OP_UNTIE] = { op_tie, undo_tie },
+	[GPAMAP_OP_TIDY] = { op_tidy, undo_tidy },
 };
 
 /* @max: the most operations that there will be. */
@@ -721,7 +737,8 @@ int gpamap_txn_op(struct gpamap_txn *txn, const struct gpamap_op *op)
 	code = array_index_nospec(code, ARRAY_SIZE(op_table));
 	if (!op_table[code].apply)
 		return -EOPNOTSUPP;
-	if (!op->id)
+	/* Which is of all there is. */
+	if (code == GPAMAP_OP_TIDY ? op->id : !op->id)
 		return -EINVAL;
 
 	undo = &txn->log[txn->nr];

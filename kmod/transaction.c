@@ -102,24 +102,29 @@ static const struct gpamap_flatview *root_view(const struct gpamap_root *root)
 	return root->next ?: root->view;
 }
 
-/* Adds to the plan how the slots of one address space change. */
-static int plan_as(struct gpamap *map, struct gpamap_plan *plan, u32 as_id, bool joined)
+/*
+ * Adds to the plan how the slots of one address space change. @tidy: to those that it would have if
+ * it were new; @joined: and as few as there can be.
+ */
+static int plan_as(struct gpamap *map, struct gpamap_plan *plan, u32 as_id, bool joined, bool tidy)
 {
 	struct gpamap_root *old = map->memory[as_id];
 	struct gpamap_root *new = memory_root(map, as_id);
 	struct gpamap_region *region = new ? new->region : NULL;
 	struct gpamap_changes changes = { 0 };
+	bool anew = joined || tidy;
 	int rc;
 
-	if (old == new && !joined)
+	if (old == new && !anew)
 		return new ? gpamap_plan_add(plan, map->vm, &map->slots, as_id,
 					     &new->changes, region) : 0;
 
 	/* Another space took over: nothing is known to be the same. */
-	rc = gpamap_flatview_diff(old && !joined ? old->view : NULL, root_view(new),
+	rc = gpamap_flatview_diff(old && !anew ? old->view : NULL, root_view(new),
 				  &changes);
-	if (!rc && joined)
-		rc = gpamap_plan_add_joined(plan, map->vm, &map->slots, as_id, &changes);
+	if (!rc && anew)
+		rc = gpamap_plan_add_joined(plan, map->vm, &map->slots, as_id, &changes,
+					    joined ? NULL : region);
 	else if (!rc)
 		rc = gpamap_plan_add(plan, map->vm, &map->slots, as_id, &changes, region);
 	gpamap_changes_free(&changes);
@@ -127,7 +132,7 @@ static int plan_as(struct gpamap *map, struct gpamap_plan *plan, u32 as_id, bool
 }
 
 /* What was split stays split in an address space, unless its slots do not suffice. */
-static int make_plan(struct gpamap *map, struct gpamap_plan *plan)
+static int make_plan(struct gpamap *map, struct gpamap_plan *plan, bool tidy)
 {
 	u32 as_id, short_of, joined = 0;
 	int rc;
@@ -135,7 +140,7 @@ static int make_plan(struct gpamap *map, struct gpamap_plan *plan)
 	for (;;) {
 		rc = 0;
 		for (as_id = 0; !rc && as_id < GPAMAP_NR_AS; as_id++) {
-			rc = plan_as(map, plan, as_id, joined & BIT(as_id));
+			rc = plan_as(map, plan, as_id, joined & BIT(as_id), tidy);
 			short_of = as_id;
 		}
 		if (!rc)
@@ -213,7 +218,7 @@ static int plan_kvm(struct transaction *t)
 	const struct gpamap_flatview *views[GPAMAP_NR_BUS_VIEWS];
 	int rc;
 
-	rc = make_plan(t->map, &t->plan);
+	rc = make_plan(t->map, &t->plan, t->txn.nr_tidy);
 	if (rc)
 		return rc;
 	t->answers = answers_change(t);

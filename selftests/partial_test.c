@@ -305,6 +305,8 @@ TEST_F(partial, one_access_is_one)
 	volatile u32 *dev;
 	u32 version;
 
+	if (fd < 0 && errno == ENOENT)
+		SKIP(return, "this kernel has no /dev/mem");
 	ASSERT_LE(0, fd);
 	dev = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0xfec00000);
 	ASSERT_NE(MAP_FAILED, (void *)dev);

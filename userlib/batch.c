@@ -313,3 +313,10 @@ int gpamap_batch_space_destroy(struct gpamap_batch *batch, uint32_t id)
 
 	return gpamap_batch_op(batch, &op);
 }
+
+int gpamap_batch_tidy(struct gpamap_batch *batch)
+{
+	struct gpamap_op op = { .code = GPAMAP_OP_TIDY };
+
+	return gpamap_batch_op(batch, &op);
+}

@@ -51,7 +51,8 @@ static const struct {
 	{ GPAMAP_OP_DOORBELL, -EINVAL,
 	  "a length, value or offset that cannot be, or what is to be rung is no eventfd" },
 	{ GPAMAP_OP_DOORBELL, -EBADF, "the eventfd is not open" },
-	{ GPAMAP_OP_DOORBELL, -ENOSPC, "there are too many doorbells, or KVM is to ask about too much" },
+	{ GPAMAP_OP_DOORBELL, -ENOSPC,
+	  "there are too many doorbells, or KVM is to ask about too much" },
 	{ GPAMAP_OP_DOORBELL, -EBUSY, "vCPUs could not be held in time to tie a doorbell" },
 	{ GPAMAP_OP_REGISTERS, -ENOENT, "there is no such region, or it has no registers" },
 	{ GPAMAP_OP_REGISTERS, -EEXIST, "the region has registers" },
@@ -92,6 +93,8 @@ static const struct {
 	{ GPAMAP_OP_UNTIE, -EOPNOTSUPP, "what is to be untied is not known" },
 	{ GPAMAP_OP_UNTIE, -EINVAL, "nothing is named that is to be untied" },
 	{ GPAMAP_OP_UNTIE, -EBUSY, "vCPUs could not be held in time to untie anything" },
+	{ GPAMAP_OP_TIDY, -EINVAL, "tidying is of no region, and has no members" },
+	{ GPAMAP_OP_TIDY, -EBUSY, "vCPUs could not be held in time to join memslots" },
 
 	{ ANY, -ENOTTY, "this is no map" },
 	{ ANY, -EINVAL, "malformed operation, or memory that cannot be mapped" },

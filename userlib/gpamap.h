@@ -233,6 +233,12 @@ GPAMAP_API int gpamap_batch_space(struct gpamap_batch *batch, uint32_t id,
 GPAMAP_API int gpamap_batch_memory_space(struct gpamap_batch *batch, uint32_t id,
 					 const char *name, uint32_t root, uint32_t as_id);
 GPAMAP_API int gpamap_batch_space_destroy(struct gpamap_batch *batch, uint32_t id);
+/**
+ * Have memslots that were split joined again, as few as ATTACH would make now: after much has come
+ * and gone, when the guest can do without its mappings for a moment. Nothing happens if there is
+ * nothing to join.
+ */
+GPAMAP_API int gpamap_batch_tidy(struct gpamap_batch *batch);
 
 /**
  * Applies the batch as one transaction: all of it, or nothing. The batch stays as
@@ -369,7 +375,8 @@ GPAMAP_API int gpamap_doorbell_add(struct gpamap *map, uint32_t region, uint64_t
 /**
  * As gpamap_doorbell_add(), for a write of any length to a register that the guest only writes,
  * and never over the end of the region: cheaper where the processor lets KVM ask before it
- * decodes the instruction (GPAMAP_DOORBELL_FAST). gpamap_doorbell_remove() with @len 0 takes it away.
+ * decodes the instruction (GPAMAP_DOORBELL_FAST). gpamap_doorbell_remove() with @len 0 takes
+ * it away.
  */
 GPAMAP_API int gpamap_doorbell_add_fast(struct gpamap *map, uint32_t region, uint64_t offset,
 					int fd);

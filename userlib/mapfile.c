@@ -584,6 +584,31 @@ int gpamap_mapfile_next(struct gpamap_mapfile *mf, struct gpamap_op *op)
 	return rc;
 }
 
+/* What a guest can have as one page, and what its memory is placed for. */
+#define HUGE_PAGE (2UL << 20)
+
+/*
+ * Memory of @len bytes, or MAP_FAILED. If a huge page fits in it, it begins on a border of one
+ * and is made of such where the host allows it.
+ */
+static void *map_memory(size_t len)
+{
+	size_t spare = len >= HUGE_PAGE ? HUGE_PAGE : 0, before;
+	char *addr;
+
+	addr = mmap(NULL, len + spare, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (addr == MAP_FAILED || !spare)
+		return addr;
+	before = -(uintptr_t)addr % HUGE_PAGE;
+	if (before)
+		munmap(addr, before);
+	munmap(addr + before + len, spare - before);
+	/* A kernel without huge pages says no. */
+	madvise(addr + before, len, MADV_HUGEPAGE);
+	return addr + before;
+}
+
 /* Host memory for a region that the file gives none. */
 static int add_memory(struct gpamap_mapfile *mf, struct gpamap_op *op)
 {
@@ -596,8 +621,7 @@ static int add_memory(struct gpamap_mapfile *mf, struct gpamap_op *op)
 	if (!memory)
 		return fail(mf, -ENOMEM, "out of memory");
 	memory->len = (op->last / page + 1) * page;
-	memory->addr = mmap(NULL, memory->len, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	memory->addr = map_memory(memory->len);
 	if (memory->addr == MAP_FAILED) {
 		free(memory);
 		return fail(mf, -ENOMEM, "so much memory cannot be allocated");

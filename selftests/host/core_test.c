@@ -1194,9 +1194,13 @@ TEST(a_huge_region_is_cut_into_slots_that_kvm_takes)
 
 	ASSERT_EQ(1, gpamap_range_slot(&range, 12, GFNS, &whole));
 	EXPECT_EQ(10ULL << 28, whole.npages);
-	EXPECT_EQ(4ULL << 28, gpamap_slot_end(0, whole.npages, 12, NULL, 0));
-	EXPECT_EQ(8ULL << 28, gpamap_slot_end(4ULL << 28, whole.npages, 12, NULL, 0));
-	EXPECT_EQ(10ULL << 28, gpamap_slot_end(8ULL << 28, whole.npages, 12, NULL, 0));
+	EXPECT_EQ(4ULL << 28, gpamap_slot_end(&whole, 0, whole.npages, 12, NULL, 0));
+	EXPECT_EQ(8ULL << 28, gpamap_slot_end(&whole, 4ULL << 28, whole.npages, 12, NULL, 0));
+	EXPECT_EQ(10ULL << 28, gpamap_slot_end(&whole, 8ULL << 28, whole.npages, 12, NULL, 0));
+	/* From within a huge page to the begin of one. */
+	EXPECT_EQ(4ULL << 28, gpamap_slot_end(&whole, 5, whole.npages, 12, NULL, 0));
+	EXPECT_EQ(4ULL << 28, gpamap_slot_end(&whole, 511, whole.npages, 12, NULL, 0));
+	EXPECT_EQ((4ULL << 28) + 512, gpamap_slot_end(&whole, 512, whole.npages, 12, NULL, 0));
 }
 
 /* Pages of 4 KiB: small is up to 256 of them. */
@@ -1224,17 +1228,68 @@ TEST(slots_are_cut_for_the_sake_of_large_ones)
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		/* There are no huge pages to be had. */
+		const struct gpamap_slot whole = { .npages = 0x40000, .hva = 0x1000 };
 		u64 gfn = cases[i].gfn;
 		u32 n = 0;
 
 		while (gfn < cases[i].end) {
 			ASSERT_LT(n, 4u) TH_LOG("case %zu", i);
-			gfn = gpamap_slot_end(gfn, cases[i].end, 12, cases[i].cuts,
+			gfn = gpamap_slot_end(&whole, gfn, cases[i].end, 12, cases[i].cuts,
 					      cases[i].nr);
 			EXPECT_EQ(cases[i].ends[n], gfn) TH_LOG("case %zu", i);
 			n++;
 		}
 		EXPECT_EQ(cases[i].end, gfn) TH_LOG("case %zu", i);
+	}
+}
+
+/* Of 512 pages each, from 1024 on, in memory from 1000 up to 3000: huge pages are kept whole. */
+TEST(cuts_leave_huge_pages)
+{
+	static const struct {
+		u64 gfn, end;
+		u64 cuts[4];
+		u32 nr;
+		u64 ends[4];
+	} cases[] = {
+		{ 1024, 3000, { 1700, 1701 }, 2, { 1536, 2048, 3000 } },
+		{ 1024, 3000, { 1700, 2100 }, 2, { 1536, 2048, 2560, 3000 } },
+		{ 1024, 3000, { 1100, 1200, 1536, 1537 }, 4, { 1536, 2048, 3000 } },
+		{ 1536, 3000, { 1700, 1701, 2048 }, 3, { 2048, 3000 } },
+		/* In the parts of huge pages at the ends it costs none. */
+		{ 1024, 3000, { 2900, 2901 }, 2, { 2900, 3000 } },
+		{ 1000, 3000, { 1010, 1020, 2048 }, 3, { 1020, 2048, 3000 } },
+		/* A gap in the middle of one is all that is to be covered. */
+		{ 1700, 1701, { 1700, 1701 }, 2, { 1701 } },
+		{ 1700, 2500, { 1710, 2048 }, 2, { 2048, 2500 } },
+	};
+	const struct gpamap_slot whole = {
+		.gpa = 1000 << 12, .npages = 2000, .hva = (1000 << 12) + (7ULL << 21),
+	};
+	static const u64 inside[] = { 1025, 1300, 1535, 2047, 2559 };
+	static const u64 free[] = { 1000, 1023, 1024, 1536, 2048, 2560, 2561, 2999, 3000 };
+	struct gpamap_slot odd = whole;
+	size_t i;
+
+	odd.hva += 1 << 20;
+	for (i = 0; i < ARRAY_SIZE(inside); i++) {
+		EXPECT_TRUE(gpamap_slot_splits_huge(&whole, inside[i], 12));
+		EXPECT_FALSE(gpamap_slot_splits_huge(&odd, inside[i], 12));
+	}
+	for (i = 0; i < ARRAY_SIZE(free); i++)
+		EXPECT_FALSE(gpamap_slot_splits_huge(&whole, free[i], 12));
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		u64 gfn = cases[i].gfn;
+		u32 n = 0;
+
+		while (gfn < cases[i].end) {
+			ASSERT_LT(n, 4u) TH_LOG("case %zu", i);
+			gfn = gpamap_slot_end(&whole, gfn, cases[i].end, 12, cases[i].cuts,
+					      cases[i].nr);
+			EXPECT_EQ(cases[i].ends[n], gfn) TH_LOG("case %zu", i);
+			n++;
+		}
 	}
 }
 

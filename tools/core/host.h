@@ -37,6 +37,9 @@ typedef __s32 s32;
 	   _max_a > _max_b ? _max_a : _max_b; })
 #define swap(a, b) do { __typeof__(a) _tmp = (a); (a) = (b); (b) = _tmp; } while (0)
 
+/* What a WARN is in the kernel is the end here. */
+#define WARN_ON_ONCE(cond) ({ if (cond) abort(); false; })
+
 /* Nobody waits for this thread, and a killed one is gone. */
 #define cond_resched() do { } while (0)
 #define fatal_signal_pending(task) false

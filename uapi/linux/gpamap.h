@@ -214,8 +214,9 @@ enum gpamap_region_kind {
  * @GPAMAP_REGION_ROMD_MODE: A rom device is in romd mode (kind romd only)
  * @GPAMAP_REGION_CUT_AHEAD: A hint: what this region shows is going to come and go. New
  *	memslots above 1 MiB are cut at the borders of that, so that no large one has to
- *	be deleted then. What disabled regions would show is taken for this without being
- *	told. Of no consequence for the view
+ *	be deleted then; or, so that the guest keeps its huge pages, at the borders of 2 MiB
+ *	around them, where all of that is memory that can be mapped as one. What disabled
+ *	regions would show is taken for this without being told. Of no consequence for the view
  */
 enum gpamap_region_flags {
 	GPAMAP_REGION_READONLY = 1 << 0,
@@ -300,6 +301,10 @@ enum gpamap_space_kind {
  * @GPAMAP_OP_UNTIE: Untie from region @id all that @mask (enum gpamap_tie_mask) names, be it
  *	much or nothing. ENOENT no such region; EOPNOTSUPP an unknown bit; EINVAL an empty
  *	mask.
+ * @GPAMAP_OP_TIDY: Of no region: all other members are 0 (EINVAL). The memslots of the VM become
+ *	those that ATTACH would make now: slots that were split, and meet where none needs
+ *	to, are joined. The guest finds its memory unmapped and maps it anew, with huge pages
+ *	where there can be some. Nothing is done, and nobody held, if there is nothing to join
  */
 enum gpamap_op_code {
 	GPAMAP_OP_REGION = 1,
@@ -315,6 +320,7 @@ enum gpamap_op_code {
 	GPAMAP_OP_POST = 11,
 	GPAMAP_OP_POLICY = 12,
 	GPAMAP_OP_UNTIE = 13,
+	GPAMAP_OP_TIDY = 14,
 };
 
 /**
@@ -363,7 +369,7 @@ enum gpamap_set_mask {
 /**
  * struct gpamap_op - One operation of a batch
  * @code: enum gpamap_op_code
- * @id: The region, or the space, that it is about; above 0
+ * @id: The region, or the space, that it is about; above 0 (TIDY: 0)
  * @mask: enum gpamap_set_mask (SET) or enum gpamap_tie_mask (UNTIE)
  * @flags: enum gpamap_region_flags (REGION, SET), or those of what is tied
  * @kind: enum gpamap_region_kind (REGION), enum gpamap_space_kind (SPACE) or enum
@@ -679,8 +685,8 @@ enum gpamap_doorbell_flags {
  * Errors: ENOENT no such region, or no such doorbell (REMOVE). EOPNOTSUPP the region
  * is of another kind. EINVAL @len is another, @value has more than @len bytes, is given
  * without MATCH, or to match with any length, FAST is given with a length, MATCH or REMOVE, the
- * write would reach beyond the region, or @fd is no eventfd. EBADF @fd is not open. EEXIST there is the same doorbell
- * (same region, offset, length, value or none, and eventfd; fast or not). ENOSPC
+ * write would reach beyond the region, or @fd is no eventfd. EBADF @fd is not open. EEXIST there
+ * is the same doorbell (same region, offset, length, value or none, and eventfd; fast or not). ENOSPC
  * GPAMAP_MAX_DOORBELLS or GPAMAP_MAX_SAME_DOORBELLS, or more than twice
  * GPAMAP_MAX_SAME_DOORBELLS come and go in one batch, or GPAMAP_MAX_BUS_LEN (below). EIO the map
  * is broken, or the VM belongs to another process.
