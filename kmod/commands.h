@@ -32,8 +32,8 @@ int __must_check gpamap_shadow_begin(struct gpamap *map, u32 space,
 void gpamap_shadow_end(struct gpamap_shadow *shadow);
 u32 gpamap_shadow_flags(const struct gpamap *map, const struct gpamap_shadow *shadow,
 			const struct gpamap_range *range);
-u32 gpamap_shadow_flags_rcu(const struct gpamap *map, const struct gpamap_snapshot *snapshot,
-			    u32 space, const struct gpamap_range *range);
+int gpamap_shadow_flags_rcu(const struct gpamap *map, const struct gpamap_snapshot *snapshot,
+			    u32 space, const struct gpamap_range *range, u32 *flags);
 
 /* debugfs.c */
 void gpamap_debugfs_init(void);

@@ -353,7 +353,8 @@ void gpamap_extents_add(struct gpamap_extents *list, u64 start, u64 last);
 void gpamap_extents_sort(struct gpamap_extents *list);
 bool gpamap_extents_meet(const struct gpamap_extents *list, u64 start, u64 last);
 int __must_check gpamap_extents_join(struct gpamap_extents *list,
-				     const struct gpamap_extents *others, u32 max);
+				     const struct gpamap_extents *others, u32 max,
+				     u64 max_gap);
 bool gpamap_cut_next(struct gpamap_cut *cut, struct gpamap_extent *piece);
 
 #endif /* GPAMAP_CORE_H */

@@ -89,12 +89,14 @@ static u32 count_gaps(const u64 *gaps, u32 nr_gaps, u64 len, u32 *same)
  * @list: Disjoint, by address, none touching the next
  * @others: What is not joined across: disjoint, by address
  * @max: How many there should be at most
+ * @max_gap: How long a gap may be that is closed
  *
- * There are more if the others do not permit it: then as few as can be.
+ * There are more if the others or the lengths of gaps do not permit it: then as few as can be.
  *
  * Return: 0 or -ENOMEM.
  */
-int gpamap_extents_join(struct gpamap_extents *list, const struct gpamap_extents *others, u32 max)
+int gpamap_extents_join(struct gpamap_extents *list, const struct gpamap_extents *others, u32 max,
+			u64 max_gap)
 {
 	u32 i, same, excess, nr_gaps = list->nr - 1, nr = 1;
 	u64 *gaps, lo = 1, hi = U64_MAX;
@@ -109,7 +111,7 @@ int gpamap_extents_join(struct gpamap_extents *list, const struct gpamap_extents
 	for (i = 0; i < nr_gaps; i++) {
 		u64 start = list->extents[i].last + 1, end = list->extents[i + 1].start;
 
-		if (!gpamap_extents_meet(others, start, end - 1))
+		if (end - start <= max_gap && !gpamap_extents_meet(others, start, end - 1))
 			gaps[i] = end - start;
 	}
 	/* The length of the excess-th shortest. */

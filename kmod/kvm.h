@@ -110,6 +110,7 @@ struct gpamap_vm {
 
 	bool no_moves;			/* KVM moves no slots of this VM */
 	u64 held_since;			/* ns: when the hold began */
+	bool holding;			/* vCPUs are held, or are to be; read without the lock */
 
 	/* Ids in use, nr_slots bits for every address space; memslot.c's. */
 	unsigned long *ids[GPAMAP_NR_AS];
@@ -176,7 +177,7 @@ int __must_check gpamap_vm_bus_apply(struct gpamap_vm *vm, struct gpamap_bus_cha
 				     const unsigned long *deadline);
 void gpamap_vm_bus_free(struct gpamap_bus_change *change);
 struct gpamap_extents *gpamap_vm_bus_others(struct gpamap_vm *vm, enum gpamap_bus_view view);
-bool gpamap_vm_bus_meets_others(struct gpamap_vm *vm, enum gpamap_bus_view view, u64 start,
-				u64 last);
+int gpamap_vm_bus_meets_others(struct gpamap_vm *vm, enum gpamap_bus_view view, u64 start,
+			       u64 last);
 
 #endif /* GPAMAP_KVM_H */

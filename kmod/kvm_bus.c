@@ -13,7 +13,7 @@
  * controller, an ioeventfd), none of ours is. That device keeps its addresses, whatever a guest
  * puts there, and ours are cut around it. Nobody tells us of a device that comes later. Until
  * the next commit it may lie in a range of ours, and KVM asks one of the two first, or both in
- * turn: so we look for it (is_taken()) and answer nothing of what is its. Meanwhile what lies
+ * turn: so we look for it (ask_others()), and have it answer what is its. Meanwhile what lies
  * beside it in the same range may not be found, and leaves to the VMM. The next commit, of
  * whatever it is, cuts anew; as it fills what a device has left.
  *
@@ -55,8 +55,12 @@ struct gpamap_bus_device {
 	void *owner;
 	u32 bus;
 	struct gpamap_extents *placed;	/* what the bus is to ask us; NULL for nothing */
-	/* Of KVM's SRCU, when nobody was in our ranges; else NOT_ALONE. */
-	unsigned long alone;
+	/* When nobody was in our ranges: is_alone(). */
+	struct {
+		unsigned long state;	/* of KVM's SRCU, or NOT_ALONE */
+		const struct kvm_io_bus *buses[2];
+	} alone;
+	spinlock_t alone_lock;		/* of who notes it; only tried */
 	const struct kvm_io_bus *retired;	/* that had it, and may be read still */
 	struct gpamap_hint *hints;	/* NR_HINTS, by id of the vCPU */
 };
@@ -97,48 +101,188 @@ bool gpamap_access_may_leave(const struct gpamap_access *access)
 	return access->view != GPAMAP_VIEW_PORTS || !access->vcpu->arch.guest_state_protected;
 }
 
-static struct gpamap_extent range_extent(const struct kvm_io_range *range)
+static bool is_ours(const struct gpamap_bus_device *device, const struct kvm_io_device *dev)
 {
-	/* A device without a length is asked about its address. */
-	return (struct gpamap_extent){ range->addr, range->addr + max(range->len, 1) - 1 };
-}
+	const struct gpamap_bus_device *first = device - device->bus;
+	u32 bus;
 
-/* Looks through the whole bus. Notes it if no range of ours meets another's. */
-static noinline bool search_taken(struct gpamap_bus_device *device, struct kvm *kvm, gpa_t addr,
-				  unsigned long state)
-{
-	const struct kvm_io_bus *bus = srcu_dereference(kvm->buses[bus_idx[device->bus]],
-							&kvm->srcu);
-	u64 last[2] = { 0, 0 };		/* so far: of others' ranges, of ours */
-	bool met[2] = { false, false }, alone = true;
-	u32 i;
-
-	for (i = 0; bus && i < bus->dev_count; i++) {
-		struct gpamap_extent extent = range_extent(&bus->range[i]);
-		bool ours = bus->range[i].dev == &device->dev;
-
-		if (!ours && extent.start <= addr && extent.last >= addr)
+	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++)
+		if (dev == &first[bus].dev)
 			return true;
-		/* Of two that meet the later is never wholly behind the other. */
-		if (met[!ours] && extent.start <= last[!ours])
-			alone = false;
-		last[ours] = max(last[ours], extent.last);
-		met[ours] = true;
-	}
-	if (alone)
-		WRITE_ONCE(device->alone, state);
 	return false;
 }
 
 /*
- * Whether the address is that of a device of KVM's that has come since the ranges were cut. KVM
- * waits for its SRCU when a bus has changed, and so its state tells whether one has.
+ * On the fast bus accesses have no length, so that KVM takes the end of a range, which is behind
+ * it, for a part of it: there ours end one byte sooner. A device without a length is asked about
+ * its address.
  */
-static bool is_taken(struct gpamap_bus_device *device, struct kvm *kvm, gpa_t addr)
+static struct gpamap_extent range_extent(const struct gpamap_bus_device *device,
+					 const struct kvm_io_range *range)
 {
-	unsigned long state = get_state_synchronize_srcu(&kvm->srcu);
+	u64 len = max(range->len, 1);
 
-	return READ_ONCE(device->alone) != state && search_taken(device, kvm, addr, state);
+	if (device->bus == GPAMAP_BUS_FAST && range->dev == &device->dev)
+		len = range->len + 1ULL;
+	return (struct gpamap_extent){ range->addr, gpamap_add_saturated(range->addr, len - 1) };
+}
+
+/* KVM gives a bus up when it has no memory to change it: then there is none. */
+static struct kvm_io_bus *find_bus(struct kvm *kvm, u32 bus)
+{
+	return srcu_dereference_check(kvm->buses[bus_idx[bus]], &kvm->srcu,
+				      lockdep_is_held(&kvm->slots_lock));
+}
+
+/*
+ * Whose devices keep their addresses from one of ours: those on its bus; from that on the fast bus
+ * those on the memory bus, too, which KVM asks only when the fast bus has no answer.
+ */
+static u32 others_buses(const struct gpamap_bus_device *device)
+{
+	return BIT(device->bus) |
+	       (device->bus == GPAMAP_BUS_FAST ? BIT(GPAMAP_BUS_MEMORY) : 0);
+}
+
+/* Whether nobody is in ranges of ours, as was noted when the buses were these, at that state. */
+static bool is_alone(const struct gpamap_bus_device *device, const struct kvm_io_bus *const *buses,
+		     unsigned long state)
+{
+	unsigned long before = READ_ONCE(device->alone.state);
+	bool same;
+
+	/* Pairs with note_alone(): what is between belongs to both. */
+	smp_rmb();
+	same = READ_ONCE(device->alone.buses[0]) == buses[0] &&
+	       READ_ONCE(device->alone.buses[1]) == buses[1];
+	/* Likewise: it is still what it was before. */
+	smp_rmb();
+	return same && before == state && READ_ONCE(device->alone.state) == state;
+}
+
+static void note_alone(struct gpamap_bus_device *device, const struct kvm_io_bus *const *buses,
+		       unsigned long state)
+{
+	if (!spin_trylock(&device->alone_lock))
+		return;
+	WRITE_ONCE(device->alone.state, NOT_ALONE);
+	/* Pairs with is_alone(). */
+	smp_wmb();
+	WRITE_ONCE(device->alone.buses[0], buses[0]);
+	WRITE_ONCE(device->alone.buses[1], buses[1]);
+	/* Likewise. */
+	smp_wmb();
+	WRITE_ONCE(device->alone.state, state);
+	spin_unlock(&device->alone_lock);
+}
+
+/* An access, or its place. */
+struct asked {
+	gpa_t addr;
+	int len;
+	void *val;
+	bool write;
+};
+
+/* Whether KVM would ask the device of a range. */
+static bool is_for_range(const struct asked *a, const struct kvm_io_range *range)
+{
+	if (!range->len)
+		return a->addr == range->addr;
+	return a->addr >= range->addr && a->addr + a->len <= range->addr + range->len;
+}
+
+static int ask_device(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, const struct asked *a)
+{
+	if (a->write)
+		return kvm_iodevice_write(vcpu, dev, a->addr, a->len, a->val);
+	return kvm_iodevice_read(vcpu, dev, a->addr, a->len, a->val);
+}
+
+/*
+ * Looks through a whole bus for who has come since the ranges were cut: 1 if nobody has any of what
+ * is asked about, and else what they answer, as KVM's own search may not find them where a range
+ * of ours is. Says in @alone that no range of ours meets another's.
+ */
+static int search_bus(struct gpamap_bus_device *device, struct kvm_vcpu *vcpu,
+		      const struct kvm_io_bus *bus, const struct asked *a, bool *alone)
+{
+	u64 end = a->addr + max(a->len, 1) - 1;
+	u64 last[2] = { 0, 0 };		/* so far: of others' ranges, of ours */
+	bool met[2] = { false, false }, taken = false;
+	u32 i;
+
+	for (i = 0; i < bus->dev_count; i++) {
+		const struct kvm_io_range *range = &bus->range[i];
+		struct gpamap_extent extent = range_extent(device, range);
+		bool ours = is_ours(device, range->dev);
+
+		if (!ours && extent.start <= end && extent.last >= a->addr) {
+			taken = true;
+			/* About the fast bus they are asked when it has no answer. */
+			if (device->bus != GPAMAP_BUS_FAST && is_for_range(a, range) &&
+			    !ask_device(vcpu, range->dev, a))
+				return 0;
+		}
+		/* Of two that meet the later is never wholly behind the other. */
+		if (met[!ours] && extent.start <= last[!ours])
+			*alone = false;
+		last[ours] = max(last[ours], extent.last);
+		met[ours] = true;
+	}
+	return taken ? -EOPNOTSUPP : 1;
+}
+
+/* The same about a place on the fast bus, for those on the memory bus. */
+static int search_memory_bus(const struct gpamap_bus_device *device,
+			     const struct kvm_io_bus *fast, const struct kvm_io_bus *bus,
+			     const struct asked *a, bool *alone)
+{
+	u32 i, j;
+
+	for (i = 0; i < bus->dev_count; i++) {
+		struct gpamap_extent extent = range_extent(device, &bus->range[i]);
+
+		if (is_ours(device, bus->range[i].dev) ||
+		    !gpamap_extents_meet(device->placed, extent.start, extent.last))
+			continue;
+		if (extent.start <= a->addr && extent.last >= a->addr)
+			return -EOPNOTSUPP;
+		for (j = 0; j < fast->dev_count; j++) {
+			struct gpamap_extent ours = range_extent(device, &fast->range[j]);
+
+			if (fast->range[j].dev == &device->dev && ours.start <= extent.last &&
+			    ours.last >= extent.start)
+				*alone = false;
+		}
+	}
+	return 1;
+}
+
+/*
+ * 1 if what is asked about is ours; else what devices of KVM's answer that have come since the
+ * ranges were cut. KVM frees a bus that it has replaced after all who were reading it have left,
+ * and the state of its SRCU is another then: so the same bus at the same state is the bus that
+ * it was.
+ */
+static int ask_others(struct gpamap_bus_device *device, struct kvm_vcpu *vcpu,
+		      const struct asked *a)
+{
+	unsigned long state = get_state_synchronize_srcu(&vcpu->kvm->srcu);
+	const struct kvm_io_bus *buses[2] = { find_bus(vcpu->kvm, device->bus), NULL };
+	bool alone = true;
+	int rc;
+
+	if (device->bus == GPAMAP_BUS_FAST)
+		buses[1] = find_bus(vcpu->kvm, GPAMAP_BUS_MEMORY);
+	if (likely(is_alone(device, buses, state)))
+		return 1;
+	rc = search_bus(device, vcpu, buses[0], a, &alone);
+	if (rc > 0 && buses[1])
+		rc = search_memory_bus(device, buses[0], buses[1], a, &alone);
+	if (rc > 0 && alone)
+		note_alone(device, buses, state);
+	return rc;
 }
 
 static int bus_access(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t addr, int len,
@@ -156,8 +300,10 @@ static int bus_access(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t ad
 		.write = write,
 	};
 
-	if (unlikely(is_taken(device, vcpu->kvm, addr)))
-		return -EOPNOTSUPP;
+	int rc = ask_others(device, vcpu, &(struct asked){ addr, len, val, write });
+
+	if (unlikely(rc <= 0))
+		return rc;
 	return access(device->owner, &a) ? 0 : -EOPNOTSUPP;
 }
 
@@ -178,23 +324,41 @@ static const struct kvm_io_device_ops bus_ops = {
 	.write = bus_write,
 };
 
-/* KVM gives a bus up when it has no memory to change it: then there is none. */
-static struct kvm_io_bus *find_bus(struct kvm *kvm, const struct gpamap_bus_device *device)
+static u32 count_others(const struct kvm_io_bus *bus, const struct gpamap_bus_device *device)
 {
-	return srcu_dereference_check(kvm->buses[bus_idx[device->bus]], &kvm->srcu,
-				      lockdep_is_held(&kvm->slots_lock));
+	u32 i, nr = 0;
+
+	for (i = 0; bus && i < bus->dev_count; i++)
+		nr += !is_ours(device, bus->range[i].dev);
+	return nr;
 }
 
-/* What others have on a bus, for which there is room. */
-static void list_others(const struct kvm_io_bus *bus, const struct gpamap_bus_device *device,
+/* How many others there are where one of ours is. */
+static u32 nr_others(struct kvm *kvm, const struct gpamap_bus_device *device)
+{
+	u32 bus, nr = 0;
+
+	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++)
+		if (others_buses(device) & BIT(bus))
+			nr += count_others(find_bus(kvm, bus), device);
+	return nr;
+}
+
+/* Where they are; there is room for all. */
+static void list_others(struct kvm *kvm, const struct gpamap_bus_device *device,
 			struct gpamap_extents *others)
 {
-	u32 i;
+	const struct kvm_io_bus *from;
+	u32 bus, i;
 
 	others->nr = 0;
-	for (i = 0; i < bus->dev_count; i++)
-		if (bus->range[i].dev != &device->dev)
-			others->extents[others->nr++] = range_extent(&bus->range[i]);
+	for (bus = 0; bus < GPAMAP_NR_BUSES; bus++) {
+		from = others_buses(device) & BIT(bus) ? find_bus(kvm, bus) : NULL;
+		for (i = 0; from && i < from->dev_count; i++)
+			if (!is_ours(device, from->range[i].dev))
+				others->extents[others->nr++] =
+					range_extent(device, &from->range[i]);
+	}
 	gpamap_extents_sort(others);
 }
 
@@ -204,25 +368,24 @@ static void list_others(const struct kvm_io_bus *bus, const struct gpamap_bus_de
 /* The same at any time; NULL if there is no memory. Of a bus that is no more there is nothing. */
 static struct gpamap_extents *read_others(struct kvm *kvm, const struct gpamap_bus_device *device)
 {
-	const struct kvm_io_bus *bus;
 	struct gpamap_extents *others = NULL;
-	u32 max = 0, more = MORE_OTHERS;
+	u32 nr, more = MORE_OTHERS;
 	bool fits;
 	int idx;
 
+	idx = srcu_read_lock(&kvm->srcu);
+	nr = nr_others(kvm, device);
+	srcu_read_unlock(&kvm->srcu, idx);
 	do {
-		if (max) {
-			kvfree(others);
-			others = gpamap_extents_alloc(max);
-			if (!others)
-				return NULL;
-		}
+		kvfree(others);
+		others = gpamap_extents_alloc(nr + more);
+		if (!others)
+			return NULL;
 		idx = srcu_read_lock(&kvm->srcu);
-		bus = find_bus(kvm, device);
-		fits = others && (!bus || bus->dev_count <= max);
-		if (bus && fits)
-			list_others(bus, device, others);
-		max = (bus ? bus->dev_count : 0) + more;
+		nr = nr_others(kvm, device);
+		fits = nr <= others->max;
+		if (fits)
+			list_others(kvm, device, others);
 		srcu_read_unlock(&kvm->srcu, idx);
 		more *= 2;
 	} while (!fits);
@@ -270,23 +433,23 @@ static bool bus_has(struct kvm *kvm, const struct gpamap_bus_device *device,
 	struct gpamap_cut cut = begin_cut(list, others);
 	const struct kvm_io_bus *bus;
 	struct gpamap_extent piece;
-	bool same;
+	bool same = true;
 	u32 i;
 	int idx;
 
 	if (!list_equal(list, device->placed))
 		return false;
 	idx = srcu_read_lock(&kvm->srcu);
-	bus = find_bus(kvm, device);
-	same = bus;
-	for (i = 0; same && i < bus->dev_count; i++) {
-		struct gpamap_extent extent = range_extent(&bus->range[i]);
+	bus = find_bus(kvm, device->bus);
+	for (i = 0; bus && same && i < bus->dev_count; i++) {
+		struct gpamap_extent extent = range_extent(device, &bus->range[i]);
 
 		if (bus->range[i].dev == &device->dev)
 			same = gpamap_cut_next(&cut, &piece) && piece.start == extent.start &&
 			       piece.last == extent.last;
 	}
-	same = same && !gpamap_cut_next(&cut, &piece);
+	/* Of a bus that KVM has given up nothing can be had. */
+	same = !bus || (same && !gpamap_cut_next(&cut, &piece));
 	srcu_read_unlock(&kvm->srcu, idx);
 	return same;
 }
@@ -309,7 +472,7 @@ static void bus_fill(struct kvm_io_bus *bus, const struct kvm_io_bus *old,
 			break;
 		bus->range[nr++] = (struct kvm_io_range){
 			.addr = piece.start,
-			.len = piece.last - piece.start + 1,
+			.len = piece.last - piece.start + (device->bus != GPAMAP_BUS_FAST),
 			.dev = &device->dev,
 		};
 		nr_ours++;
@@ -335,7 +498,8 @@ int gpamap_vm_bus_init(struct gpamap_vm *vm, void *owner)
 		vm_device(vm, bus)->access = vm->ops->access;
 		vm_device(vm, bus)->owner = owner;
 		vm_device(vm, bus)->bus = bus;
-		vm_device(vm, bus)->alone = NOT_ALONE;
+		vm_device(vm, bus)->alone.state = NOT_ALONE;
+		spin_lock_init(&vm_device(vm, bus)->alone_lock);
 		vm_device(vm, bus)->hints = kcalloc(NR_HINTS, sizeof(struct gpamap_hint),
 						    GPAMAP_GFP);
 		if (!vm_device(vm, bus)->hints)
@@ -397,10 +561,13 @@ int gpamap_vm_bus_plan(struct gpamap_vm *vm, struct gpamap_bus_change *change, u
 	if (!others)
 		return -ENOMEM;
 	if (list)
-		rc = gpamap_extents_join(list, others, GPAMAP_MAX_BUS_RANGES);
+		/* A longer gap takes as many ranges as are saved. */
+		rc = gpamap_extents_join(list, others, GPAMAP_MAX_BUS_RANGES,
+					 MAX_RANGE_LEN - 1);
 	if (rc || bus_has(kvm, device, list, others))
 		goto out_free;
-	room->max = others->max + count_pieces(list, others) + MORE_OTHERS;
+	/* Each that comes meanwhile can cut one of ours in two. */
+	room->max = others->nr + count_pieces(list, others) + 2 * MORE_OTHERS;
 	room->bus = kmalloc(struct_size((struct kvm_io_bus *)NULL, range, room->max), GPAMAP_GFP);
 	if (!room->bus) {
 		rc = -ENOMEM;
@@ -455,27 +622,28 @@ void gpamap_vm_bus_free(struct gpamap_bus_change *change)
 
 /*
  * A bus as it is to be, in @room or in memory of its own if others have become too many for
- * that, and in @old the one that it replaces. NULL if KVM has given the bus up: then it has
- * waited for all who were asking us.
+ * that, and in @old the one that it replaces. NULL if KVM has given the bus up: nobody is asked
+ * any more, and it has waited for all who were asking us.
  */
 static struct kvm_io_bus *bus_make(struct kvm *kvm, struct gpamap_bus_device *device,
 				   const struct gpamap_extents *list,
 				   struct gpamap_bus_room *room, const struct kvm_io_bus **old)
 {
 	struct kvm_io_bus *new = room->bus;
-	u32 max;
+	u32 nr, max;
 
-	*old = find_bus(kvm, device);
+	*old = find_bus(kvm, device->bus);
 	if (!*old)
-		return list && list->nr ? ERR_PTR(-ENOMEM) : NULL;
-	if (!room->others || room->others->max < (*old)->dev_count) {
+		return NULL;
+	nr = nr_others(kvm, device);
+	if (!room->others || room->others->max < nr) {
 		kvfree(room->others);
-		room->others = gpamap_extents_alloc((*old)->dev_count);
+		room->others = gpamap_extents_alloc(nr);
 		if (!room->others)
 			return ERR_PTR(-ENOMEM);
 	}
-	list_others(*old, device, room->others);
-	max = (*old)->dev_count + count_pieces(list, room->others);
+	list_others(kvm, device, room->others);
+	max = count_others(*old, device) + count_pieces(list, room->others);
 	if (!new || max > room->max)
 		new = kmalloc(struct_size(new, range, max), GPAMAP_GFP);
 	if (!new)
@@ -556,9 +724,13 @@ struct gpamap_extents *gpamap_vm_bus_others(struct gpamap_vm *vm, enum gpamap_bu
 	return read_others(gpamap_vm_kvm(vm), vm_device(vm, view_bus(view)));
 }
 
-/* Whether one is in a stretch. The VM is not under the lock of its map here, but under RCU. */
-bool gpamap_vm_bus_meets_others(struct gpamap_vm *vm, enum gpamap_bus_view view, u64 start,
-				u64 last)
+/*
+ * Whether one is in a stretch: 0 or 1. The VM is not under the lock of its map here, but under
+ * RCU, so that vCPUs of it may be about to be held. Then nobody should come into KVM's SRCU:
+ * -EBUSY.
+ */
+int gpamap_vm_bus_meets_others(struct gpamap_vm *vm, enum gpamap_bus_view view, u64 start,
+			       u64 last)
 {
 	const struct gpamap_bus_device *device = vm_device(vm, view_bus(view));
 	struct kvm *kvm = gpamap_vm_kvm(vm);
@@ -567,12 +739,14 @@ bool gpamap_vm_bus_meets_others(struct gpamap_vm *vm, enum gpamap_bus_view view,
 	u32 i;
 	int idx;
 
+	if (READ_ONCE(vm->holding))
+		return -EBUSY;
 	idx = srcu_read_lock(&kvm->srcu);
-	bus = find_bus(kvm, device);
+	bus = find_bus(kvm, device->bus);
 	for (i = 0; bus && !meets && i < bus->dev_count; i++) {
-		struct gpamap_extent extent = range_extent(&bus->range[i]);
+		struct gpamap_extent extent = range_extent(device, &bus->range[i]);
 
-		meets = bus->range[i].dev != &device->dev && extent.start <= last &&
+		meets = !is_ours(device, bus->range[i].dev) && extent.start <= last &&
 			extent.last >= start;
 	}
 	srcu_read_unlock(&kvm->srcu, idx);

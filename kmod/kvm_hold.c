@@ -574,6 +574,7 @@ int gpamap_vm_hold(struct gpamap_vm *vm, unsigned long deadline, bool kvm_waits)
 	rc = kvm_waits ? gpamap_vm_ready_slots(vm, deadline) : 0;
 	if (rc)
 		return rc;
+	WRITE_ONCE(vm->holding, true);
 	trace_gpamap_hold_begin(vm, atomic_read(&kvm->online_vcpus));
 	rc = gpamap_lock_within(&kvm->lock, deadline);
 	vm->held_since = ktime_get_ns();
@@ -582,6 +583,8 @@ int gpamap_vm_hold(struct gpamap_vm *vm, unsigned long deadline, bool kvm_waits)
 		if (rc)
 			mutex_unlock(&kvm->lock);
 	}
+	if (rc)
+		WRITE_ONCE(vm->holding, false);
 	trace_gpamap_hold_reached(vm, rc);
 	return rc;
 }
@@ -589,6 +592,7 @@ int gpamap_vm_hold(struct gpamap_vm *vm, unsigned long deadline, bool kvm_waits)
 void gpamap_vm_release(struct gpamap_vm *vm)
 {
 	hold_end(vm->hold);
+	WRITE_ONCE(vm->holding, false);
 	mutex_unlock(&gpamap_vm_kvm(vm)->lock);
 	trace_gpamap_hold_end(vm);
 }

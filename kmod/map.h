@@ -20,7 +20,8 @@
  *		also under mmap_lock, by mmap())
  *	    the locks of wait queues (struct gpamap_news::wait, struct gpamap::lock_wait)
  *
- * LOOKUP and poll take no lock but those of wait queues; an access of a vCPU's none but,
+ * LOOKUP and poll take no lock but those of wait queues (LOOKUP of what has no memslot that of the
+ * map while vCPUs are held); an access of a vCPU's none but,
  * innermost, that of a struct gpamap_ring_buffer. mmap() takes none but the two named, and
  * faults of the argument page take none. debugfs files take struct gpamap::lock, so they are
  * removed while it is not held.

@@ -8,7 +8,7 @@
  *
  * A look-up takes no lock. It reads the snapshot that the last commit has published,
  * under RCU: two binary searches, among chunks and in one. Where there is no memslot it looks
- * at what is on KVM's bus, too.
+ * at what is on KVM's bus, too; while vCPUs are held it waits for that, as QUERY does.
  */
 #include <linux/rcupdate.h>
 #include <linux/uaccess.h>
@@ -303,16 +303,11 @@ int gpamap_query(struct gpamap *map, void *arg)
 	return rc;
 }
 
-int gpamap_lookup(struct gpamap *map, void *arg)
+static int look_up(struct gpamap *map, struct gpamap_lookup *cmd)
 {
 	const struct gpamap_snapshot *snapshot;
 	const struct gpamap_range *range;
-	struct gpamap_lookup *cmd = arg;
-
-	if (cmd->flags)
-		return -EOPNOTSUPP;
-	if (cmd->__reserved || cmd->__reserved2)
-		return -EINVAL;
+	int rc = -ENOENT;
 
 	rcu_read_lock();
 	/* Pairs with show(). */
@@ -324,10 +319,32 @@ int gpamap_lookup(struct gpamap *map, void *arg)
 		cmd->out_last = range->last;
 		cmd->out_region = range->region->id;
 		cmd->out_kind = range->region->kind;
-		cmd->out_flags = gpamap_shadow_flags_rcu(map, snapshot, cmd->space, range);
 		cmd->out_hva = range->region->hva ?
 				       range->region->hva + cmd->out_offset : 0;
+		rc = gpamap_shadow_flags_rcu(map, snapshot, cmd->space, range, &cmd->out_flags);
 	}
 	rcu_read_unlock();
-	return range ? 0 : -ENOENT;
+	return rc;
+}
+
+int gpamap_lookup(struct gpamap *map, void *arg)
+{
+	struct gpamap_lookup *cmd = arg;
+	int rc;
+
+	if (cmd->flags)
+		return -EOPNOTSUPP;
+	if (cmd->__reserved || cmd->__reserved2)
+		return -EINVAL;
+
+	rc = look_up(map, cmd);
+	if (rc != -EBUSY)
+		return rc;
+	/* With the lock nobody holds vCPUs. */
+	rc = gpamap_map_lock_killable(map);
+	if (rc)
+		return rc;
+	rc = look_up(map, cmd);
+	gpamap_map_unlock(map);
+	return rc;
 }

@@ -86,21 +86,29 @@ u32 gpamap_shadow_flags(const struct gpamap *map, const struct gpamap_shadow *sh
 	return flags;
 }
 
-/* The same for one range, without the lock of the map, under RCU. */
-u32 gpamap_shadow_flags_rcu(const struct gpamap *map, const struct gpamap_snapshot *snapshot,
-			    u32 space, const struct gpamap_range *range)
+/*
+ * The same for one range, without the lock of the map, under RCU. -EBUSY while vCPUs are held: then
+ * it has to be asked with the lock.
+ */
+int gpamap_shadow_flags_rcu(const struct gpamap *map, const struct gpamap_snapshot *snapshot,
+			    u32 space, const struct gpamap_range *range, u32 *flags)
 {
-	u32 i, nr, view, flags = gpamap_range_flags(range, PAGE_SHIFT);
 	/* Pairs with attach_locked(). */
 	struct gpamap_vm *vm = rcu_dereference(map->dispatch.vm);
 	struct gpamap_extent extents[2];
+	u32 i, nr, view;
+	int rc;
 
+	*flags = gpamap_range_flags(range, PAGE_SHIFT);
 	view = vm ? space_bus_view(snapshot, space) : GPAMAP_NR_BUS_VIEWS;
 	if (view == GPAMAP_NR_BUS_VIEWS)
-		return flags;
+		return 0;
 	nr = unslotted(vm, range, view, extents);
-	for (i = 0; i < nr; i++)
-		if (gpamap_vm_bus_meets_others(vm, view, extents[i].start, extents[i].last))
-			flags |= GPAMAP_RANGE_SHADOWED;
-	return flags;
+	for (i = 0; i < nr; i++) {
+		rc = gpamap_vm_bus_meets_others(vm, view, extents[i].start, extents[i].last);
+		if (rc < 0)
+			return rc;
+		*flags |= rc ? GPAMAP_RANGE_SHADOWED : 0;
+	}
+	return 0;
 }

@@ -1229,6 +1229,16 @@ static const struct placement {
 			EXPECT_WRITE_OR_OUT((_f)->pio, (_f)->addr, (_f)->len ?: 1, BELL3); \
 	} while (0)
 
+/* Whether KVM's zone has room for it or not. */
+#define EXPECT_RINGS_NOTHING(_pio, _at)						\
+	do {									\
+		if (_pio)							\
+			guest_out(&self->guest, _at, 4, 1);			\
+		else								\
+			guest_write(&self->guest, _at, 4, 1);			\
+		EXPECT_EQ(0u, rung(self->bells));				\
+	} while (0)
+
 /* 0 or 1; 2 if QUERY and LOOKUP do not say the same. */
 static int is_shadowed(int fd, u32 space, u64 at)
 {
@@ -1265,6 +1275,8 @@ static void check_around(struct __test_metadata *_metadata, FIXTURE_DATA(bell) *
 		else if (!f->zone)
 			EXPECT_WRITE_OR_OUT(f->pio, a, 4,
 					    a == f->addr && (!f->len || f->len == 4) ? BELL3 : 0);
+		else
+			EXPECT_RINGS_NOTHING(f->pio, a);
 	}
 	if (there)
 		EXPECT_RINGS_FOREIGN(f);
@@ -1455,6 +1467,150 @@ TEST_F_TIMEOUT(bell, foreign_devices_come_and_go, 120)
 	}
 }
 
+/*
+ * So many are before ours that KVM's search comes to ours first, and from there to the next only:
+ * those inside of it get what is theirs all the same.
+ */
+TEST_F(bell, foreign_devices_behind_ours)
+{
+	struct foreign f = { .len = 8 };
+	u32 i;
+
+	for (i = 0; i < 4; i++) {
+		f.addr = A - 0x100 + i * 0x10;
+		foreign_add(&f);
+	}
+	for (i = 0; i < 16; i++)
+		add_bell(DEV, i * 0x100, 8, 0);
+	EXPECT_RINGS(A + 0x300, BELL0);
+	for (i = 1; i < 4; i++) {
+		f.addr = A + i * 0x100;
+		foreign_add(&f);
+	}
+	for (i = 1; i < 4; i++)
+		EXPECT_RINGS(A + i * 0x100, BELL3);
+}
+
+/* New kernels do not wait when a device is added: a grace period may be under way for another. */
+TEST_F(bell, foreign_device_in_a_grace_period)
+{
+	struct foreign f = { .addr = A + 0x100, .len = 8 }, other = { .len = 8 };
+	u32 i;
+
+	for (i = 0; i < 16; i++)
+		add_bell(DEV, i * 0x100, 8, 0);
+	for (i = 0; i < 15; i++) {
+		other.addr = C + 0x10000 + i * 0x10;
+		foreign_add(&other);
+		EXPECT_RINGS(A + 0x800, BELL0);
+		foreign_add(&f);
+		EXPECT_RINGS(A + 0x100, BELL3);
+		foreign_del(&f);
+		EXPECT_RINGS(A + 0x100, BELL0);
+		usleep(20000);
+	}
+}
+
+/* What reaches into one that came later leaves, as it does after the next commit. */
+TEST_F(bell, write_into_a_foreign_device)
+{
+	struct foreign f = { .addr = A + 0x104, .len = 4 };
+
+	add_bell(DEV, 0x100, 0, 0);
+	EXPECT_RINGS(A + 0x100, BELL0);
+	foreign_add(&f);
+	EXPECT_LEAVES(A + 0x100);
+	apply(op_enable(PLAIN, false));
+	EXPECT_LEAVES(A + 0x100);
+	EXPECT_WRITE(A + 0x100, 4, 1, BELL0);
+	EXPECT_WRITE(A + 0x104, 4, 1, BELL3);
+}
+
+/* KVM takes a zone that goes on from 2^64 to 0. */
+TEST_F(bell, foreign_zone_around_the_end)
+{
+	struct foreign first = { .addr = A + 0x100, .len = 8 };
+	struct foreign zone = { .zone = true, .addr = 0xfffffffffffff000ULL, .len = 0x2000 };
+	struct foreign second = { .addr = A + 0x200, .len = 8 };
+
+	add_bell(DEV, 0x300, 8, 0);
+	foreign_add(&first);
+	foreign_add(&zone);
+	EXPECT_EQ(1, is_shadowed(self->fd, SPACE, A));
+	foreign_add(&second);
+	apply(op_enable(PLAIN, false));
+	EXPECT_EQ(1, is_shadowed(self->fd, SPACE, A));
+	EXPECT_RINGS(A + 0x300, BELL0);
+}
+
+/* Regions so far apart that a gap is longer than what is saved are not joined. */
+TEST_F_TIMEOUT(bell, stretches_far_apart, 180)
+{
+	const u32 nr = GPAMAP_MAX_BUS_RANGES + 2;
+	u32 i;
+
+	apply(op_flags(op_container(BOX, U64_MAX - GIB * 8), GPAMAP_REGION_DISABLED),
+	      op_add(BOX, ROOT, GIB, 0));
+	for (i = 0; i < nr; i++) {
+		apply(op_io(1000 + i, 0xff), op_add(1000 + i, BOX, (u64)i * 2 * GIB, 0));
+		add_bell(1000 + i, 0x10, 8, 0);
+	}
+	apply(op_enable(BOX, true));
+	EXPECT_EQ(nr, nr_stretches());
+	/* Which the guest can reach. */
+	for (i = 0; i < 3; i++)
+		EXPECT_RINGS(GIB + i * 2 * GIB + 0x10, BELL0);
+	/* As far as there are addresses, too. */
+	apply(op_enable(BOX, false));
+	for (i = 0; i < nr; i++)
+		apply(op_at(1000 + i, (u64)i << 54));
+	apply(op_enable(BOX, true));
+	EXPECT_RINGS(GIB + 0x10, BELL0);
+}
+
+/* Threads that look up without pause where there is no memslot, and commits. */
+struct looker {
+	int fd;
+	u32 stop;
+	u64 nr;
+};
+
+static void *look_up(void *arg)
+{
+	struct gpamap_lookup found;
+	struct looker *l = arg;
+
+	while (!__atomic_load_n(&l->stop, __ATOMIC_RELAXED)) {
+		_test_cmd_lookup(l->fd, SPACE, A, &found);
+		__atomic_fetch_add(&l->nr, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+TEST_F_TIMEOUT(bell, lookups_beside_commits, 180)
+{
+	struct looker looker = { .fd = self->fd };
+	struct foreign f = { .len = 8 };
+	pthread_t threads[8];
+	u32 i;
+
+	add_bell(DEV, 0, 8, 0);
+	apply(op_add(MEM, ROOT, C, 0));
+	for (i = 0; i < 1000; i++) {
+		f.addr = B + i * 0x10;
+		foreign_add(&f);
+	}
+	for (i = 0; i < 8; i++)
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, look_up, &looker));
+	for (i = 0; i < 10; i++)
+		apply(op_readonly(MEM, !(i & 1)));
+	__atomic_store_n(&looker.stop, 1, __ATOMIC_RELAXED);
+	for (i = 0; i < 8; i++)
+		pthread_join(threads[i], NULL);
+	EXPECT_LT(0u, looker.nr);
+	EXPECT_EQ(0u, query_stats(self->fd).hold_failures);
+}
+
 /* Detach and close do not mind what they find. */
 TEST_F(bell, detach_beside_foreign_devices)
 {
@@ -1476,6 +1632,15 @@ TEST_F(bell, detach_beside_foreign_devices)
 }
 
 /* KVM has room for 1000 devices, beside ioeventfds: ours take none of it. */
+#define EXPECT_ROOM_FOR_ONE(_f)							\
+	do {									\
+		(_f)->addr = C;							\
+		foreign_del(_f);						\
+		foreign_add(_f);						\
+		(_f)->addr = C + 0x10000;					\
+		EXPECT_EQ(-ENOSPC, foreign_set(self->guest.vm, _f, -1, true));	\
+	} while (0)
+
 TEST_F_TIMEOUT(bell, limit_of_the_bus, 120)
 {
 	struct foreign f = { .zone = true, .len = 8 };
@@ -1495,21 +1660,17 @@ TEST_F_TIMEOUT(bell, limit_of_the_bus, 120)
 	EXPECT_RINGS(A, BELL0);
 	EXPECT_RINGS(B, BELL1);
 	EXPECT_RINGS(B + MIB, BELL2);
-	EXPECT_EQ(-ENOSPC, foreign_set(self->guest.vm, &f, -1, true));
-	f.addr = C;
-	foreign_del(&f);
-	foreign_add(&f);
+	EXPECT_ROOM_FOR_ONE(&f);
 	apply(op_enable(OTHER, false));
-	f.addr = C + 0x10000;
-	EXPECT_EQ(-ENOSPC, foreign_set(self->guest.vm, &f, -1, true));
+	EXPECT_ROOM_FOR_ONE(&f);
 	test_cmd_detach(self->fd);
-	EXPECT_EQ(-ENOSPC, foreign_set(self->guest.vm, &f, -1, true));
+	EXPECT_ROOM_FOR_ONE(&f);
 	test_cmd_attach(self->fd, self->guest.vm, 0, 64);
 	EXPECT_RINGS(A, BELL0);
 	close(self->fd);
 	self->fd = -1;
 	EXPECT_LEAVES(A);
-	EXPECT_EQ(-ENOSPC, foreign_set(self->guest.vm, &f, -1, true));
+	EXPECT_ROOM_FOR_ONE(&f);
 }
 
 /* The guest copies a byte, without leaving for it. */

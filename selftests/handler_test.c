@@ -666,6 +666,47 @@ static u64 rung(int bell)
 	return read(bell, &n, sizeof(n)) == sizeof(n) ? n : 0;
 }
 
+/* A device of KVM's at the address is asked first, and alone, be it on that bus or the other. */
+TEST_F(handler, fast_mmio_beside_kvm)
+{
+	int any = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	int theirs = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	struct kvm_ioeventfd io = { .addr = A + 0x10, .fd = theirs };
+	struct gpamap *map;
+	u32 len, i;
+
+	ASSERT_EQ(0, gpamap_from_fd(dup(self->fd), &map));
+	ASSERT_EQ(0, gpamap_doorbell_add_fast(map, DEV, 0x10, any));
+	for (len = 0; len <= 4; len += 4) {
+		io.len = len;
+		io.flags = 0;
+		ASSERT_EQ(0, map_ioctl(self->guest.vm, KVM_IOEVENTFD, &io));
+		/* Come later, and cut around. */
+		for (i = 0; i < 2; i++) {
+			EXPECT_EQ(len != 0, !!fast_write(&self->guest, A + 0x10));
+			EXPECT_EQ(0u, rung(any));
+			EXPECT_EQ(len ? 0u : 1u, rung(theirs));
+			EXPECT_DONE(guest_write(&self->guest, A + 0x10, 4, 1));
+			EXPECT_EQ(0u, rung(any));
+			EXPECT_EQ(1u, rung(theirs));
+			/* Nobody is found in the way, and then it is as before. */
+			EXPECT_NE(0, fast_write(&self->guest, A + 0x18));
+			EXPECT_EQ(len != 0, !!fast_write(&self->guest, A + 0x10));
+			EXPECT_EQ(0u, rung(any));
+			EXPECT_EQ(len ? 0u : 1u, rung(theirs));
+			apply(op_at(DEV2, B + 0x1000 * (i + 2)));
+		}
+		io.flags = KVM_IOEVENTFD_FLAG_DEASSIGN;
+		ASSERT_EQ(0, map_ioctl(self->guest.vm, KVM_IOEVENTFD, &io));
+		apply(op_at(DEV2, A + 256));
+		EXPECT_EQ(0, fast_write(&self->guest, A + 0x10));
+		EXPECT_EQ(1u, rung(any));
+	}
+	gpamap_close(map);
+	close(any);
+	close(theirs);
+}
+
 /* Whether the instruction that made an access would be passed over, on such a processor. */
 static bool passed_over(const struct guest *guest, u64 gpa)
 {

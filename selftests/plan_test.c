@@ -39,6 +39,7 @@ FIXTURE(plan) {
 	char *mem;
 	char *other;
 	char *big;
+	char *big_map;			/* that has it */
 	int fd;
 };
 
@@ -55,10 +56,12 @@ FIXTURE_SETUP(plan)
 	ASSERT_EQ(0, guest_create(&self->guest));
 	self->mem = host_memory(MEM_LEN);
 	self->other = host_memory(MEM_LEN);
-	self->big = host_memory(BIG_LEN);
+	/* Not on a border of 2 MiB: there are no huge pages that cuts have to leave. */
+	self->big_map = host_memory(BIG_LEN + 0x400000);
 	ASSERT_NE(NULL, self->mem);
 	ASSERT_NE(NULL, self->other);
-	ASSERT_NE(NULL, self->big);
+	ASSERT_NE(NULL, self->big_map);
+	self->big = self->big_map + 0x200000 - (uintptr_t)self->big_map % 0x200000 + PAGE;
 	self->fd = map_open();
 	ASSERT_LE(0, self->fd);
 	test_cmd_apply(self->fd, op_container(ROOT, U64_MAX),
@@ -71,7 +74,7 @@ FIXTURE_SETUP(plan)
 FIXTURE_TEARDOWN(plan)
 {
 	close(self->fd);
-	munmap(self->big, BIG_LEN);
+	munmap(self->big_map, BIG_LEN + 0x400000);
 	munmap(self->mem, MEM_LEN);
 	munmap(self->other, MEM_LEN);
 	guest_destroy(&self->guest);

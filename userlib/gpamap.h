@@ -373,10 +373,10 @@ GPAMAP_API int gpamap_batch_io_tied(struct gpamap_batch *batch, uint32_t id,
 GPAMAP_API int gpamap_doorbell_add(struct gpamap *map, uint32_t region, uint64_t offset,
 				   uint32_t len, int fd);
 /**
- * As gpamap_doorbell_add(), for a write of any length to a register that the guest only writes,
- * and never over the end of the region: cheaper where the processor lets KVM ask before it
- * decodes the instruction (GPAMAP_DOORBELL_FAST). gpamap_doorbell_remove() with @len 0 takes
- * it away.
+ * As gpamap_doorbell_add(), for a write of any length to a register that the guest only writes, by
+ * plain stores that do not cross the end of the region or of a page: cheaper where the processor
+ * lets KVM ask before it decodes the instruction (GPAMAP_DOORBELL_FAST). gpamap_doorbell_remove()
+ * with @len 0 takes it away.
  */
 GPAMAP_API int gpamap_doorbell_add_fast(struct gpamap *map, uint32_t region, uint64_t offset,
 					int fd);

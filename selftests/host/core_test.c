@@ -1051,11 +1051,11 @@ static bool extents_are(const struct gpamap_extents *list, const bool *bits)
 }
 
 /* Fewest gaps, by closing the shortest: by trying all lengths. */
-static u32 join_bits(bool *bits, const bool *others, u32 nr, u32 max)
+static u32 join_bits(bool *bits, const bool *others, u32 nr, u32 max, u32 max_gap)
 {
 	u32 len, at, end, i;
 
-	for (len = 1; len < NR_BITS; len++) {
+	for (len = 1; len <= max_gap; len++) {
 		for (at = 1; at < NR_BITS && nr > max; at = end) {
 			bool foreign = false;
 
@@ -1089,7 +1089,7 @@ TEST(extents_equal_the_model)
 		u64 max_len = 1 + rnd() % 20;
 		struct gpamap_cut cut = { .list = list, .others = others, .max_len = max_len };
 		struct gpamap_extent piece, before = { 0 };
-		u32 max = 1 + rnd() % 10, nr;
+		u32 max = 1 + rnd() % 10, max_gap = 1 + rnd() % 40, nr;
 
 		ASSERT_NE(NULL, list);
 		ASSERT_NE(NULL, others);
@@ -1100,9 +1100,9 @@ TEST(extents_equal_the_model)
 
 			EXPECT_EQ(meets, gpamap_extents_meet(list, i, last));
 		}
-		nr = join_bits(bits, taken, list->nr, max);
+		nr = join_bits(bits, taken, list->nr, max, max_gap);
 		joins += nr != list->nr;
-		ASSERT_EQ(0, gpamap_extents_join(list, others, max));
+		ASSERT_EQ(0, gpamap_extents_join(list, others, max, max_gap));
 		EXPECT_EQ(nr, list->nr);
 		EXPECT_TRUE(extents_are(list, bits));
 

@@ -225,21 +225,46 @@ static const struct file_operations unregister_fops = {
 	.write = unregister_write,
 };
 
+/*
+ * Where KVM takes an access without a length to be, seen from a range: -1 before, 1 behind, 0 in
+ * it, to which the byte behind it belongs, too.
+ */
+static int place_of(u64 addr, const struct kvm_io_range *range)
+{
+	if (addr < range->addr)
+		return -1;
+	return addr - range->addr > range->len ? 1 : 0;
+}
+
 static int ask_fast_bus(struct kvm *kvm, u64 addr)
 {
 	struct kvm_vcpu *vcpu = kvm_get_vcpu(kvm, 0);
+	int rc = -ENOENT, idx, lo = 0, hi = 0, at = -1;
 	const struct kvm_io_bus *bus;
-	int rc = -ENOENT, idx, i;
 
 	if (!vcpu)
 		return -ENXIO;
 	idx = srcu_read_lock(&kvm->srcu);
 	bus = srcu_dereference(kvm->buses[KVM_FAST_MMIO_BUS], &kvm->srcu);
-	for (i = 0; bus && i < bus->dev_count; i++) {
-		const struct kvm_io_range *range = &bus->range[i];
+	if (bus)
+		hi = bus->dev_count;
+	while (lo < hi && at < 0) {
+		int mid = lo + (hi - lo) / 2, place = place_of(addr, &bus->range[mid]);
 
-		if (addr >= range->addr && addr - range->addr < range->len)
-			rc = kvm_iodevice_write(vcpu, range->dev, addr, 0, NULL);
+		if (!place)
+			at = mid;
+		else if (place < 0)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	/* The first of those that follow each other, and on from there. */
+	while (at > 0 && !place_of(addr, &bus->range[at - 1]))
+		at--;
+	for (; at >= 0 && at < bus->dev_count && !place_of(addr, &bus->range[at]); at++) {
+		rc = kvm_iodevice_write(vcpu, bus->range[at].dev, addr, 0, NULL);
+		if (!rc)
+			break;
 	}
 	srcu_read_unlock(&kvm->srcu, idx);
 	return rc;

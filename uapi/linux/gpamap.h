@@ -633,8 +633,9 @@ struct gpamap_watch {
  * enum gpamap_doorbell_flags - What a doorbell is like, and what is done with it
  * @GPAMAP_DOORBELL_MATCH: It rings only when @value is written
  * @GPAMAP_DOORBELL_REMOVE: Take the doorbell away that all other members describe
- * @GPAMAP_DOORBELL_FAST: The guest only writes here, and never over the end of the region: KVM
- *	may ask before it knows what the access is, see below. With @len 0, and without the
+ * @GPAMAP_DOORBELL_FAST: The guest only writes here, by plain stores (no string or
+ *	read-modify-write instructions) that do not cross the end of the region or of a page:
+ *	KVM may ask before it knows what the access is, see below. With @len 0, and without the
  *	two others (EINVAL)
  */
 enum gpamap_doorbell_flags {
@@ -672,9 +673,9 @@ enum gpamap_doorbell_flags {
  * begins there before it knows length and value, which spares decoding the instruction, and
  * cannot tell a read from a write either. All doorbells at the offset are rung then, if all of
  * them are fast and the region is no memory and has no doorbell with a value, no registers, no
- * handler and no policy that answers. If the guest breaks what the flag promises, a read rings,
- * on such processors, and leaves the guest's register as it was, and so does a write over the
- * end of the region.
+ * handler and no policy that answers, and no device of KVM's is there. The instruction is passed
+ * over: if the guest breaks what the flag promises, on such processors, a read rings and leaves the
+ * guest's register as it was, and what else the instruction would do is not done.
  *
  * KVM finds the regions with doorbells on its I/O buses, where each stretch of such
  * regions that touch takes one range (two and more if longer than 1 GiB). A write over the
@@ -686,7 +687,8 @@ enum gpamap_doorbell_flags {
  * is of another kind. EINVAL @len is another, @value has more than @len bytes, is given
  * without MATCH, or to match with any length, FAST is given with a length, MATCH or REMOVE, the
  * write would reach beyond the region, or @fd is no eventfd. EBADF @fd is not open. EEXIST there
- * is the same doorbell (same region, offset, length, value or none, and eventfd; fast or not). ENOSPC
+ * is the same doorbell (same region, offset, length, value or none, and eventfd; fast or not).
+ * ENOSPC
  * GPAMAP_MAX_DOORBELLS or GPAMAP_MAX_SAME_DOORBELLS, or more than twice
  * GPAMAP_MAX_SAME_DOORBELLS come and go in one batch, or GPAMAP_MAX_BUS_LEN (below). EIO the map
  * is broken, or the VM belongs to another process.
