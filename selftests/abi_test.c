@@ -157,7 +157,7 @@ static const struct cmd {
 	  { offsetof(struct gpamap_lookup, __reserved),
 	    offsetof(struct gpamap_lookup, __reserved2) } },
 	{ "DOORBELL", GPAMAP_DOORBELL, sizeof(struct gpamap_doorbell), 40,
-	  GPAMAP_DOORBELL_MATCH | GPAMAP_DOORBELL_REMOVE,
+	  GPAMAP_DOORBELL_MATCH | GPAMAP_DOORBELL_REMOVE | GPAMAP_DOORBELL_FAST,
 	  { offsetof(struct gpamap_doorbell, __reserved) } },
 	{ "REGISTERS", GPAMAP_REGISTERS, sizeof(struct gpamap_registers), 32,
 	  GPAMAP_REGISTERS_REMOVE, { offsetof(struct gpamap_registers, __reserved) } },
@@ -1137,7 +1137,7 @@ TEST_F(abi, op_unused_members)
 
 TEST_F(abi, op_unknown_values)
 {
-	static const u32 codes[] = { 0, 14, 15, 100, INT_MAX, UINT_MAX };
+	static const u32 codes[] = { 0, 15, 16, 100, INT_MAX, UINT_MAX };
 	static const u32 kinds[] = { 0, 8, 9, 100, INT_MAX, UINT_MAX };
 	static const u32 space_kinds[] = { 0, 4, 100, UINT_MAX };
 	static const u32 policies[] = { 4, 100, INT_MAX, UINT_MAX };
@@ -1173,7 +1173,7 @@ TEST_F(abi, op_unknown_values)
 	for (bit = 1 << 5; bit; bit <<= 1)
 		test_err_apply(EOPNOTSUPP, 0, self->fd,
 			       tie_untie(IO, GPAMAP_TIE_DOORBELLS | bit));
-	for (bit = 1 << 2; bit; bit <<= 1)
+	for (bit = 1 << 3; bit; bit <<= 1)
 		test_err_apply(EOPNOTSUPP, 0, self->fd, tie_doorbell(IO, bit, bell));
 	for (bit = 1 << 1; bit; bit <<= 1) {
 		test_err_apply(EOPNOTSUPP, 0, self->fd, op_flags(tie_registers(IO), bit));

@@ -1057,8 +1057,9 @@ TEST_F(ties, bad_doorbells)
 	const struct gpamap_op match = op_doorbell_match(DEV, 0, 4, 1, self->bells[0]);
 	u32 bit;
 
-	for (bit = 2; bit < 32; bit++)
+	for (bit = 3; bit < 32; bit++)
 		EXPECT_BAD(EOPNOTSUPP, op, flags, 1u << bit);
+	EXPECT_BAD(EINVAL, op, flags, GPAMAP_DOORBELL_FAST);
 	EXPECT_BAD(ENOENT, op, id, 77);
 	EXPECT_BAD(EOPNOTSUPP, op, id, MEM);
 	EXPECT_BAD(EOPNOTSUPP, op, id, ROOT);
@@ -1163,7 +1164,7 @@ TEST_F(ties, bad_posts_and_policies)
 	EXPECT_BAD(ENOENT, policy, id, 77);
 	EXPECT_BAD(EOPNOTSUPP, policy, kind, 4);
 	EXPECT_BAD(EOPNOTSUPP, policy, kind, UINT32_MAX);
-	EXPECT_BAD(EOPNOTSUPP, policy, id, DEV);
+	EXPECT_BAD(EOPNOTSUPP, policy, id, MEM);
 	EXPECT_BAD(EOPNOTSUPP, op_policy(HOLE, GPAMAP_POLICY_TELL), id, ROOT);
 	EXPECT_BAD(ENOENT, untie, id, 77);
 	EXPECT_BAD(EINVAL, untie, mask, 0);
