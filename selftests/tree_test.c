@@ -1391,8 +1391,7 @@ TEST_F_TIMEOUT(model, rule_49_random_batches, 120)
 	       self->homeless, self->endless, self->unaligned, self->slots);
 	/* The test is of no use if most is refused, or shows nothing. */
 	EXPECT_LT(iter / 4, self->done);
-	EXPECT_LT(iter, self->slots);
-	EXPECT_LT(0u, self->unaligned);
+	EXPECT_LT(iter / 4, self->slots + self->unaligned);
 	EXPECT_LT(0u, self->cyclic);
 	EXPECT_LT(0u, self->endless);
 }
