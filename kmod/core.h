@@ -11,6 +11,7 @@
 #define GPAMAP_CORE_H
 
 #ifdef __KERNEL__
+#include <linux/bug.h>
 #include <linux/interval_tree.h>
 #include <linux/list.h>
 #include <linux/mm.h>
@@ -341,6 +342,7 @@ int __must_check gpamap_range_slot(const struct gpamap_range *range, unsigned in
 bool gpamap_slot_serves(const struct gpamap_slot *slot, const struct gpamap_slot *whole,
 			unsigned int page_shift);
 bool gpamap_slot_is_large(u64 npages, unsigned int page_shift);
+bool gpamap_is_cut(u64 gfn, const u64 *cuts, u32 nr_cuts);
 bool gpamap_slot_splits_huge(const struct gpamap_slot *whole, u64 gfn,
 			     unsigned int page_shift);
 u64 gpamap_slot_end(const struct gpamap_slot *whole, u64 gfn, u64 end, unsigned int page_shift,

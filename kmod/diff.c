@@ -135,6 +135,30 @@ bool gpamap_slot_is_large(u64 npages, unsigned int page_shift)
 	return npages > GPAMAP_CUT_BYTES >> page_shift;
 }
 
+/* The first of some cuts, by size, that is behind @gfn. */
+static u32 first_cut(u64 gfn, const u64 *cuts, u32 nr_cuts)
+{
+	u32 lo = 0, hi = nr_cuts;
+
+	while (lo < hi) {
+		u32 mid = lo + (hi - lo) / 2;
+
+		if (cuts[mid] <= gfn)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+/* Whether one of them is at @gfn. */
+bool gpamap_is_cut(u64 gfn, const u64 *cuts, u32 nr_cuts)
+{
+	u32 behind = first_cut(gfn, cuts, nr_cuts);
+
+	return behind && cuts[behind - 1] == gfn;
+}
+
 /* Whether a border between slots, at page @gfn of what @whole covers, is inside of a huge page. */
 bool gpamap_slot_splits_huge(const struct gpamap_slot *whole, u64 gfn, unsigned int page_shift)
 {
@@ -178,22 +202,13 @@ static u64 next_cut(const struct gpamap_slot *whole, u64 at, u64 end, unsigned i
 u64 gpamap_slot_end(const struct gpamap_slot *whole, u64 gfn, u64 end, unsigned int page_shift,
 		    const u64 *cuts, u32 nr_cuts)
 {
+	u32 i = first_cut(gfn, cuts, nr_cuts);
 	u64 next = gfn, cut;
-	u32 lo = 0, hi = nr_cuts;
 
-	/* The first cut behind @gfn. */
-	while (lo < hi) {
-		u32 mid = lo + (hi - lo) / 2;
-
-		if (cuts[mid] <= gfn)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
 	/* Up to it, and on to the next as long as the slot stays small. */
 	if (gpamap_slot_is_large(end - gfn, page_shift)) {
 		for (; next < end; next = cut) {
-			cut = next_cut(whole, next, end, page_shift, cuts, nr_cuts, &lo);
+			cut = next_cut(whole, next, end, page_shift, cuts, nr_cuts, &i);
 			if (next > gfn && gpamap_slot_is_large(cut - gfn, page_shift))
 				break;
 		}

@@ -18,9 +18,8 @@
  * whatever it is, cuts anew; as it fills what a device has left.
  *
  * KVM has room for NR_IOBUS_DEVS devices, without its ioeventfds, which file descriptors limit.
- * Ours are limited as well, to GPAMAP_MAX_BUS_RANGES and one more for each place where they are
- * cut, so they are counted among those: else a guest that moves things could make KVM refuse a
- * device to the VMM.
+ * Ours are counted among those, for they depend on where a guest puts things: it could else make
+ * KVM refuse a device to the VMM. Where there are more than GPAMAP_MAX_BUS_RANGES they are joined.
  *
  * Where the processor allows it (Intel's; from about 7.3 on AMD's too) KVM asks a third bus
  * about accesses to where there is no memory, before it has decoded the instruction: as a write
@@ -409,15 +408,6 @@ static u32 count_pieces(const struct gpamap_extents *list, const struct gpamap_e
 	return nr;
 }
 
-static u32 count_ours(const struct kvm_io_bus *bus, const struct gpamap_bus_device *device)
-{
-	u32 i, nr = 0;
-
-	for (i = 0; i < bus->dev_count; i++)
-		nr += bus->range[i].dev == &device->dev;
-	return nr;
-}
-
 static bool list_equal(const struct gpamap_extents *a, const struct gpamap_extents *b)
 {
 	u32 nr_a = a ? a->nr : 0, nr_b = b ? b->nr : 0;
@@ -460,7 +450,7 @@ static void bus_fill(struct kvm_io_bus *bus, const struct kvm_io_bus *old,
 {
 	struct gpamap_cut cut = begin_cut(list, others);
 	struct gpamap_extent piece;
-	u32 nr = 0, nr_ours = 0, i = 0;
+	u32 nr = 0, i = 0;
 	bool more;
 
 	do {
@@ -468,17 +458,17 @@ static void bus_fill(struct kvm_io_bus *bus, const struct kvm_io_bus *old,
 		for (; i < old->dev_count && (!more || old->range[i].addr < piece.start); i++)
 			if (old->range[i].dev != &device->dev)
 				bus->range[nr++] = old->range[i];
-		if (!more)
-			break;
-		bus->range[nr++] = (struct kvm_io_range){
-			.addr = piece.start,
-			.len = piece.last - piece.start + (device->bus != GPAMAP_BUS_FAST),
-			.dev = &device->dev,
-		};
-		nr_ours++;
+		if (more)
+			bus->range[nr++] = (struct kvm_io_range){
+				.addr = piece.start,
+				.len = piece.last - piece.start +
+				       (device->bus != GPAMAP_BUS_FAST),
+				.dev = &device->dev,
+			};
 	} while (more);
 	bus->dev_count = nr;
-	bus->ioeventfd_count = old->ioeventfd_count - count_ours(old, device) + nr_ours;
+	/* Ours are counted there, and only they are more or fewer. */
+	bus->ioeventfd_count = old->ioeventfd_count + nr - old->dev_count;
 }
 
 static struct gpamap_bus_device *vm_device(struct gpamap_vm *vm, u32 bus)
@@ -586,7 +576,9 @@ out_free:
 /* For a change that is to leave the answers as they are: others may have come and gone. */
 int gpamap_vm_bus_plan_again(struct gpamap_vm *vm, struct gpamap_bus_change *change)
 {
-	struct gpamap_extents *list;
+	struct gpamap_extents *list, *others;
+	struct kvm *kvm = gpamap_vm_kvm(vm);
+	bool same;
 	u32 bus;
 	int rc = 0;
 
@@ -594,6 +586,13 @@ int gpamap_vm_bus_plan_again(struct gpamap_vm *vm, struct gpamap_bus_change *cha
 		const struct gpamap_extents *placed = vm_device(vm, bus)->placed;
 
 		if (!gpamap_vm_bus_is_used(vm, bus))
+			continue;
+		others = read_others(kvm, vm_device(vm, bus));
+		if (!others)
+			return -ENOMEM;
+		same = bus_has(kvm, vm_device(vm, bus), placed, others);
+		kvfree(others);
+		if (same)
 			continue;
 		list = gpamap_extents_alloc(placed->nr);
 		if (!list)

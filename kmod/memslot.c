@@ -251,21 +251,8 @@ static u64 piece_end(const struct planner *p, const struct gpamap_slot *whole, u
 /* Whether slots that meet at @gfn should not. */
 static bool is_bad_border(const struct planner *p, const struct gpamap_slot *whole, u64 gfn)
 {
-	u32 lo = 0, hi = p->nr_cuts;
-
-	if (!gpamap_slot_splits_huge(whole, gfn, PAGE_SHIFT))
-		return false;
-	while (lo < hi) {
-		u32 mid = lo + (hi - lo) / 2;
-
-		if (p->cuts[mid] == gfn)
-			return false;
-		if (p->cuts[mid] < gfn)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return true;
+	return gpamap_slot_splits_huge(whole, gfn, PAGE_SHIFT) &&
+	       !gpamap_is_cut(gfn, p->cuts, p->nr_cuts);
 }
 
 /*

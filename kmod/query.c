@@ -6,7 +6,7 @@
  * and copied out after it is let go. The distance between two records is the
  * caller's, so that records may grow in either direction of time.
  *
- * A look-up takes no lock. It reads the snapshot that the last commit has published,
+ * A look-up takes no lock, as a rule. It reads the snapshot that the last commit has published,
  * under RCU: two binary searches, among chunks and in one. Where there is no memslot it looks
  * at what is on KVM's bus, too; while vCPUs are held it waits for that, as QUERY does.
  */

@@ -113,32 +113,24 @@ FIXTURE_TEARDOWN(ring)
 
 #define apply(...) test_cmd_apply(self->fd, __VA_ARGS__)
 
+static int ring_cmd(int fd, const struct gpamap_ring *members)
+{
+	struct gpamap_ring cmd = *members;
+
+	cmd.size = sizeof(cmd);
+	return map_ioctl(fd, GPAMAP_RING, &cmd);
+}
+
 static int delay_rc(int fd, u32 id, u32 nr, u32 watermark, u32 delay_us, int bell)
 {
-	struct gpamap_ring cmd = {
-		.size = sizeof(cmd),
-		.id = id,
-		.nr_entries = nr,
-		.watermark = watermark,
-		.fd = bell,
-		.delay_us = delay_us,
-	};
-
-	return map_ioctl(fd, GPAMAP_RING, &cmd);
+	return ring_cmd(fd, &(struct gpamap_ring){ .id = id, .nr_entries = nr,
+			.watermark = watermark, .fd = bell, .delay_us = delay_us });
 }
 
 static int ring_rc(int fd, u32 flags, u32 id, u32 nr, u32 watermark, int bell)
 {
-	struct gpamap_ring cmd = {
-		.size = sizeof(cmd),
-		.flags = flags,
-		.id = id,
-		.nr_entries = nr,
-		.watermark = watermark,
-		.fd = bell,
-	};
-
-	return map_ioctl(fd, GPAMAP_RING, &cmd);
+	return ring_cmd(fd, &(struct gpamap_ring){ .flags = flags, .id = id, .nr_entries = nr,
+			.watermark = watermark, .fd = bell });
 }
 
 static int post_rc(int fd, u32 flags, u32 region, u32 ring)

@@ -1203,15 +1203,37 @@ TEST(a_huge_region_is_cut_into_slots_that_kvm_takes)
 	EXPECT_EQ((4ULL << 28) + 512, gpamap_slot_end(&whole, 512, whole.npages, 12, NULL, 0));
 }
 
+/* A piece of memory with cuts, and where the slots end that cover it; 0 for no more. */
+struct cut_case {
+	u64 gfn, end;
+	u64 cuts[4];
+	u32 nr;
+	u64 ends[4];
+};
+
+static void check_cuts(struct __test_metadata *_metadata, const struct gpamap_slot *whole,
+		       const struct cut_case *c, size_t nr)
+{
+	size_t i;
+
+	for (i = 0; i < nr; i++, c++) {
+		u64 gfn = c->gfn;
+		u32 n = 0;
+
+		while (gfn < c->end) {
+			ASSERT_LT(n, 4u) TH_LOG("case %zu", i);
+			gfn = gpamap_slot_end(whole, gfn, c->end, 12, c->cuts, c->nr);
+			EXPECT_EQ(c->ends[n], gfn) TH_LOG("case %zu", i);
+			n++;
+		}
+		EXPECT_EQ(c->end, gfn) TH_LOG("case %zu", i);
+	}
+}
+
 /* Pages of 4 KiB: small is up to 256 of them. */
 TEST(slots_are_cut_for_the_sake_of_large_ones)
 {
-	static const struct {
-		u64 gfn, end;
-		u64 cuts[4];
-		u32 nr;
-		u64 ends[4];		/* of the slots, up to @end */
-	} cases[] = {
+	static const struct cut_case cases[] = {
 		{ 0, 1000, { 0 }, 0, { 1000 } },
 		/* Nothing large is protected. */
 		{ 0, 256, { 16, 32 }, 2, { 256 } },
@@ -1225,34 +1247,16 @@ TEST(slots_are_cut_for_the_sake_of_large_ones)
 		{ 500, 1000, { 100, 500, 700, 1000 }, 4, { 700, 1000 } },
 		{ 500, 1000, { 600, 600, 601, 1200 }, 4, { 601, 1000 } },
 	};
-	size_t i;
+	/* There are no huge pages to be had. */
+	const struct gpamap_slot whole = { .npages = 0x40000, .hva = 0x1000 };
 
-	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		/* There are no huge pages to be had. */
-		const struct gpamap_slot whole = { .npages = 0x40000, .hva = 0x1000 };
-		u64 gfn = cases[i].gfn;
-		u32 n = 0;
-
-		while (gfn < cases[i].end) {
-			ASSERT_LT(n, 4u) TH_LOG("case %zu", i);
-			gfn = gpamap_slot_end(&whole, gfn, cases[i].end, 12, cases[i].cuts,
-					      cases[i].nr);
-			EXPECT_EQ(cases[i].ends[n], gfn) TH_LOG("case %zu", i);
-			n++;
-		}
-		EXPECT_EQ(cases[i].end, gfn) TH_LOG("case %zu", i);
-	}
+	check_cuts(_metadata, &whole, cases, ARRAY_SIZE(cases));
 }
 
 /* Of 512 pages each, from 1024 on, in memory from 1000 up to 3000: huge pages are kept whole. */
 TEST(cuts_leave_huge_pages)
 {
-	static const struct {
-		u64 gfn, end;
-		u64 cuts[4];
-		u32 nr;
-		u64 ends[4];
-	} cases[] = {
+	static const struct cut_case cases[] = {
 		{ 1024, 3000, { 1700, 1701 }, 2, { 1536, 2048, 3000 } },
 		{ 1024, 3000, { 1700, 2100 }, 2, { 1536, 2048, 2560, 3000 } },
 		{ 1024, 3000, { 1100, 1200, 1536, 1537 }, 4, { 1536, 2048, 3000 } },
@@ -1279,18 +1283,7 @@ TEST(cuts_leave_huge_pages)
 	}
 	for (i = 0; i < ARRAY_SIZE(free); i++)
 		EXPECT_FALSE(gpamap_slot_splits_huge(&whole, free[i], 12));
-	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		u64 gfn = cases[i].gfn;
-		u32 n = 0;
-
-		while (gfn < cases[i].end) {
-			ASSERT_LT(n, 4u) TH_LOG("case %zu", i);
-			gfn = gpamap_slot_end(&whole, gfn, cases[i].end, 12, cases[i].cuts,
-					      cases[i].nr);
-			EXPECT_EQ(cases[i].ends[n], gfn) TH_LOG("case %zu", i);
-			n++;
-		}
-	}
+	check_cuts(_metadata, &whole, cases, ARRAY_SIZE(cases));
 }
 
 /* A slot serves a range when it lies in it, over the same memory, with the same flag. */

@@ -580,9 +580,10 @@ struct gpamap_query {
  * @__reserved2: Must be 0
  *
  * What is at an address of a space. Takes no lock that a commit holds: the answer is
- * of the view before or after, never of one between.
+ * of the view before or after, never of one between. Only where no memslot is, while vCPUs are
+ * held, it waits for the end of that, as GPAMAP_QUERY does.
  *
- * Errors: ENOENT no such space, or nothing is seen there.
+ * Errors: ENOENT no such space, or nothing is seen there. EINTR the caller is being killed.
  */
 struct gpamap_lookup {
 	__u32 size;
@@ -698,8 +699,8 @@ enum gpamap_doorbell_flags {
  * longer than GPAMAP_MAX_BUS_LEN together: ENOSPC, of GPAMAP_APPLY and GPAMAP_ATTACH too. Where
  * they are does not matter, nor how many there are. Devices of KVM's own keep their addresses
  * (GPAMAP_RANGE_SHADOWED). Of more than GPAMAP_MAX_BUS_RANGES stretches those with the shortest
- * gaps between them are joined: accesses in such a gap leave as before, after KVM has asked for
- * nothing.
+ * gaps between them, below 1 GiB, are joined: accesses in such a gap leave as before, after KVM
+ * has asked for nothing.
  */
 struct gpamap_doorbell {
 	__u32 size;
